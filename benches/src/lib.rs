@@ -1,0 +1,3 @@
+//! What the benchmarks and the simulation share. Nothing of it is published.
+
+pub mod simulated;

@@ -1,0 +1,40 @@
+//! A few worlds of the simulation in every `cargo test`: that they hold, that they repeat, and that planted bugs are seen.
+
+use benches::simulated::in_memory;
+use pgw_core::testing::mutants::Bug;
+use pgw_core::testing::simulation::Simulation;
+
+#[test]
+fn every_world_holds() {
+    let mut total = pgw_core::testing::simulation::Report::default();
+    for seed in 1..=32 {
+        match Simulation::new(seed).run(&in_memory) {
+            Ok(report) => total = total.and(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(total.crashes_under_way > 0 && total.ambiguous_commits > 0, "{total:?}");
+    assert!(total.unknown > 0 && total.queues_lost > 0, "{total:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_world() {
+    for seed in [1, 2, 3, 0xDEAD_BEEF] {
+        let (first, second) =
+            (Simulation::new(seed).run(&in_memory), Simulation::new(seed).run(&in_memory));
+        assert_eq!(first, second, "seed {seed}");
+        assert!(first.is_ok_and(|report| report.operations > 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_planted_bug_is_seen() {
+    for bug in Bug::ALL {
+        let seen = (1..=SEEDS_TO_SEE_A_BUG)
+            .any(|seed| Simulation::new(seed).with_bug(*bug).run(&in_memory).is_err());
+        assert!(seen, "{bug} went through {SEEDS_TO_SEE_A_BUG} worlds unseen");
+    }
+}
+
+/// Enough for the subtlest of them several times over.
+const SEEDS_TO_SEE_A_BUG: u64 = 100;

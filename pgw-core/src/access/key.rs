@@ -1,0 +1,216 @@
+//! API keys: shown once, stored as a keyed digest, found by prefix, compared in constant time.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use crate::access::Role;
+use crate::env::Env;
+use crate::id::KeyId;
+use crate::scope::{Mode, Scope};
+use crate::secret::Secret;
+use crate::text::Description;
+use crate::timestamp::Timestamp;
+
+/// An API key as storage keeps it: without the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Names the key.
+    pub id: KeyId,
+    /// Merchant and mode it opens.
+    pub scope: Scope,
+    /// What its holder may do.
+    pub role: Role,
+    /// What it is for.
+    pub name: Description,
+    /// The part it is found by. Not secret.
+    pub prefix: KeyPrefix,
+    /// HMAC-SHA256 of the key's text under the pepper.
+    pub digest: [u8; 32],
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Counts its changes, from 1.
+    pub version: u64,
+}
+
+impl ApiKey {
+    /// Whether `text` is this key, in time that does not depend on how much of it matches.
+    #[must_use]
+    pub fn opens(&self, text: &ApiKeyText, pepper: &Pepper) -> bool {
+        pepper.digest(text).ct_eq(&self.digest).into()
+    }
+
+    /// Whether it works at this time.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("id", &self.id)
+            .field("scope", &self.scope)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The part of a key that it is found by: 12 characters of base64url, random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyPrefix([u8; PREFIX_LEN]);
+
+impl KeyPrefix {
+    /// Reads a prefix; `None` when the text is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if plain { text.as_bytes().try_into().ok().map(Self) } else { None }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a prefix is base64url, which is ASCII")
+    }
+}
+
+/// A key as its holder has it: `pgw_test_<prefix><secret>`, 9 random bytes that find it and 32 that open it.
+#[derive(Debug, Clone)]
+pub struct ApiKeyText {
+    text: Secret,
+    prefix: KeyPrefix,
+    mode: Mode,
+}
+
+impl ApiKeyText {
+    /// A new key.
+    #[must_use]
+    pub fn mint(env: &Env, mode: Mode) -> Self {
+        let prefix = URL_SAFE_NO_PAD.encode(env.bytes::<9>());
+        let secret = URL_SAFE_NO_PAD.encode(env.bytes::<32>());
+        Self::parse(&format!("pgw_{mode}_{prefix}{secret}"))
+            .expect("what mint writes is what parse reads")
+    }
+
+    /// Reads what a caller presented; `None` when it cannot be a key of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mode, rest) = match text.strip_prefix("pgw_")?.split_once('_')? {
+            ("test", rest) => (Mode::Test, rest),
+            ("live", rest) => (Mode::Live, rest),
+            _ => return None,
+        };
+        let (prefix, secret) = rest.split_at_checked(PREFIX_LEN)?;
+        let plain = secret.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if secret.len() != SECRET_LEN || !plain {
+            return None;
+        }
+        Some(Self { text: Secret::new(text), prefix: KeyPrefix::parse(prefix)?, mode })
+    }
+
+    /// What it is found by.
+    #[must_use]
+    pub const fn prefix(&self) -> KeyPrefix {
+        self.prefix
+    }
+
+    /// The mode it says it opens.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The text, to be shown once.
+    #[must_use]
+    pub const fn secret(&self) -> &Secret {
+        &self.text
+    }
+}
+
+/// The key that digests of API keys are made with. Kept outside the database, so that a copy of the database
+/// opens nothing.
+#[derive(Clone)]
+pub struct Pepper(Secret);
+
+impl Pepper {
+    /// Fewest bytes: as many as the digest has.
+    pub const LEN_MIN: usize = 32;
+
+    /// A pepper; `None` when the secret is shorter than 32 bytes.
+    #[must_use]
+    pub fn new(secret: Secret) -> Option<Self> {
+        (secret.expose().len() >= Self::LEN_MIN).then_some(Self(secret))
+    }
+
+    /// A random pepper: keys made with it work as long as this process runs.
+    #[must_use]
+    pub fn mint(env: &Env) -> Self {
+        Self(Secret::new(URL_SAFE_NO_PAD.encode(env.bytes::<32>())))
+    }
+
+    /// The digest of a key.
+    #[must_use]
+    pub fn digest(&self, key: &ApiKeyText) -> [u8; 32] {
+        let mut mac = <Hmac<Sha256>>::new_from_slice(self.0.expose().as_bytes())
+            .expect("HMAC takes keys of any length (RFC 2104)");
+        mac.update(key.text.expose().as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pepper(…)")
+    }
+}
+
+/// Nine bytes in base64url: enough that prefixes never collide.
+const PREFIX_LEN: usize = 12;
+/// 32 bytes in base64url.
+const SECRET_LEN: usize = 43;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minted_keys_parse_and_other_texts_do_not() {
+        let env = Env::system();
+        let key = ApiKeyText::mint(&env, Mode::Live);
+        let text = key.secret().expose();
+        assert!(text.starts_with("pgw_live_"));
+        let again = ApiKeyText::parse(text).unwrap();
+        assert_eq!((again.prefix(), again.mode()), (key.prefix(), Mode::Live));
+        for bad in
+            ["", "pgw_", "pgw_live_", &text[1..], &text[..text.len() - 1], &format!("{text}x")]
+        {
+            assert!(ApiKeyText::parse(bad).is_none(), "{bad}");
+        }
+        assert!(!format!("{key:?}").contains(&text[20..]));
+    }
+
+    #[test]
+    fn any_text_is_safe_to_parse() {
+        bolero::check!().for_each(|bytes: &[u8]| {
+            let _ = ApiKeyText::parse(&String::from_utf8_lossy(bytes)).map(|key| key.prefix());
+        });
+    }
+
+    #[test]
+    fn digests_depend_on_the_pepper() {
+        let env = Env::system();
+        let key = ApiKeyText::mint(&env, Mode::Test);
+        assert_ne!(Pepper::mint(&env).digest(&key), Pepper::mint(&env).digest(&key));
+        assert!(Pepper::new(Secret::new("short")).is_none());
+    }
+}

@@ -1,0 +1,300 @@
+//! The gateway: every verb a host or a router calls. Load → act → plan → commit.
+
+mod access;
+mod endpoints;
+mod payments;
+mod reads;
+mod replays;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::access::{Caller, Pepper};
+use crate::builder::{GatewayBuilder, Settings};
+use crate::changes::{Changes, Committed};
+use crate::env::Env;
+use crate::error::Error;
+use crate::feed::{Consumer, ConsumerNameError};
+use crate::id::OperationId;
+use crate::idempotency::{KeyTarget, StoredAnswer};
+use crate::notifier::{Hint, Notifier};
+use crate::payment::plan::Stamp;
+use crate::payment::{Payment, PaymentState};
+use crate::queue::{Job, Lane, Queue};
+use crate::sandbox::Sandbox;
+use crate::scope::{Mode, Scope};
+use crate::storage::{Storage, StorageError};
+use crate::webhook::WebhookTransport;
+use crate::worker::Gate;
+
+pub use access::{AccessError, NewApiKey};
+pub use payments::is_answered;
+pub use replays::{BulkRetry, Run};
+
+/// A payment gateway. Cheap to clone; clones share everything.
+///
+/// Its verbs are on [`Bound`], which [`by`](Self::by) (in a caller's name) and [`on`](Self::on) (inside the
+/// host's own transaction) give; [`host`](Self::host) is the shortest way to them.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) notifier: Arc<dyn Notifier>,
+    pub(crate) transport: Option<Arc<dyn WebhookTransport>>,
+    pub(crate) processors: BTreeMap<Mode, Gate>,
+    pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) env: Env,
+    pub(crate) pepper: Pepper,
+    pub(crate) settings: Settings,
+}
+
+impl Gateway {
+    /// Starts to build one.
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder::new()
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Time and randomness.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.parts.env
+    }
+
+    /// The storage.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.parts.storage
+    }
+
+    /// The verbs in the host's own name, for the default merchant in test mode.
+    #[must_use]
+    pub fn host(&self) -> Bound<'_> {
+        self.by(Caller::host(Scope::default()))
+    }
+
+    /// The verbs in a caller's name and scope.
+    #[must_use]
+    pub fn by(&self, caller: Caller) -> Bound<'_> {
+        Bound { gateway: self, storage: self.storage(), caller, announce: Announce::Now }
+    }
+
+    /// The same verbs on another storage: the host's own transaction. Nothing is announced: hints go out with the host's
+    /// commit, or polling finds the work.
+    #[must_use]
+    pub fn on<'a>(&'a self, storage: &'a dyn Storage) -> Bound<'a> {
+        let caller = Caller::host(Scope::default());
+        Bound { gateway: self, storage, caller, announce: Announce::Never }
+    }
+
+    /// A durable consumer of a scope's events, by name: the way for a Rust host to hear its own gateway.
+    ///
+    /// # Errors
+    /// [`ConsumerNameError`] when the name is empty, too long or has other characters than `a-z`, `0-9`, `_`, `-`.
+    pub fn events(&self, scope: Scope, name: &str) -> Result<Consumer, ConsumerNameError> {
+        Consumer::new(self.clone(), scope, name)
+    }
+
+    /// Tells the queue and the others what a commit made due. Never fails: everything it says is found by polling too.
+    pub(crate) async fn announce(&self, changes: Announcement, due: &[(Job, Duration)]) {
+        if !due.is_empty()
+            && let Err(error) = self.parts.queue.push(due).await
+        {
+            tracing::warn!(%error, "the queue did not take new jobs; the reaper will push them again");
+        }
+        let mut hints = Vec::with_capacity(4);
+        for lane in Lane::ALL {
+            if due.iter().any(|(job, due_in)| job.lane() == lane && due_in.is_zero()) {
+                hints.push(Hint::Work(lane));
+            }
+        }
+        hints.extend(changes.payment.map(|(scope, id)| Hint::Payment { scope, id }));
+        if changes.events {
+            hints.push(Hint::Events);
+        }
+        if let Err(error) = self.parts.notifier.publish(&hints).await {
+            tracing::warn!(%error, "hints were not sent; polling will find the work");
+        }
+    }
+}
+
+/// What a commit's hints say.
+#[derive(Debug)]
+pub(crate) struct Announcement {
+    payment: Option<(Scope, crate::id::PaymentId)>,
+    events: bool,
+}
+
+impl Announcement {
+    pub(crate) fn of(changes: &Changes) -> Self {
+        use crate::changes::Write;
+        let payment = changes.writes.iter().find_map(|write| match write {
+            Write::Payment(payment) => Some((payment.scope.clone(), payment.id)),
+            _ => None,
+        });
+        let is_event = |write: &Write| matches!(write, Write::Event(_) | Write::EventTo { .. });
+        Self { payment, events: changes.writes.iter().any(is_event) }
+    }
+}
+
+/// Whether commits are announced at once, or by whoever owns the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announce {
+    Now,
+    Never,
+}
+
+/// The verbs, in a caller's name, on a storage.
+///
+/// # Cancel safety
+/// Every verb may be dropped at any await: what it asked for is applied whole or not at all, and a retry under the same
+/// idempotency key tells which.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    gateway: &'a Gateway,
+    storage: &'a dyn Storage,
+    caller: Caller,
+    announce: Announce,
+}
+
+impl Bound<'_> {
+    /// The same verbs in another caller's name.
+    #[must_use]
+    pub fn by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
+        self
+    }
+
+    /// The caller.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    const fn scope(&self) -> &Scope {
+        &self.caller.scope
+    }
+
+    /// Runs a plan with the time and new ids.
+    fn plan<T>(&self, plan: impl FnOnce(&mut Stamp<'_>) -> T) -> T {
+        let env = &self.gateway.parts.env;
+        let mut ids = || -> Uuid { env.uuid() };
+        plan(&mut Stamp { now: env.now(), caller: &self.caller, ids: &mut ids })
+    }
+
+    /// Commits; an answer that was lost is asked for again with the same changes, which can be applied only once.
+    async fn commit(&self, changes: Changes) -> Result<Commit, Error> {
+        let announcement = Announcement::of(&changes);
+        let (committed, certainty) =
+            commit_surely(self.storage, changes, &self.gateway.parts.env).await?;
+        Ok(match committed {
+            Ok(Committed::Applied { due }) => {
+                if self.announce == Announce::Now {
+                    self.gateway.announce(announcement, &due).await;
+                }
+                Commit::Applied
+            }
+            Ok(Committed::Replayed { target, answer }) => {
+                Commit::Known { target, answer: Some(answer) }
+            }
+            Ok(Committed::InFlight { target }) => Commit::Known { target, answer: None },
+            Err(StorageError::Conflict(_)) => Commit::Conflict(certainty),
+            Err(error) => return Err(error.into()),
+        })
+    }
+}
+
+/// What a commit came to, for a verb.
+#[derive(Debug)]
+enum Commit {
+    Applied,
+    Known { target: KeyTarget, answer: Option<StoredAnswer> },
+    Conflict(Certainty),
+}
+
+/// Whether a conflict is surely somebody else's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certainty {
+    /// Nothing of ours was applied.
+    Sure,
+    /// An earlier try of the same changes may have been applied.
+    MaybeOurs,
+}
+
+/// Commits, and asks again with the same changes while the storage does not say whether they were applied. Changes are
+/// guarded, so asking twice applies once.
+pub(crate) async fn commit_surely(
+    storage: &dyn Storage,
+    changes: Changes,
+    env: &Env,
+) -> Result<(Result<Committed, StorageError>, Certainty), Error> {
+    let mut certainty = Certainty::Sure;
+    for attempt in 1..=INDETERMINATE_TRIES {
+        match storage.commit(changes.clone()).await {
+            Err(StorageError::Indeterminate(_)) if attempt < INDETERMINATE_TRIES => {
+                certainty = Certainty::MaybeOurs;
+            }
+            // Unreachable now, but an earlier try may have been applied: keep asking.
+            Err(StorageError::Unavailable(_))
+                if certainty == Certainty::MaybeOurs && attempt < INDETERMINATE_TRIES => {}
+            Err(StorageError::Unavailable(source)) if certainty == Certainty::MaybeOurs => {
+                return Err(Error::Storage(StorageError::Indeterminate(source)));
+            }
+            result => return Ok((result, certainty)),
+        }
+        let jitter = env.u64() % 50;
+        tokio::time::sleep(Duration::from_millis(jitter.saturating_add(u64::from(attempt) * 50)))
+            .await;
+    }
+    unreachable!("the last try returns whatever it gets")
+}
+
+/// What a verb that starts an operation gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The payment with its operations: as this call made it, or, for a replay, as it is now.
+    pub state: PaymentState,
+    /// The operation that was asked for.
+    pub operation: OperationId,
+    /// The answer stored for the key, byte for byte, when there is one.
+    pub answer: Option<StoredAnswer>,
+    /// Whether this call did it or an earlier one with the same key.
+    pub origin: Origin,
+}
+
+impl Receipt {
+    /// The payment.
+    #[must_use]
+    pub const fn payment(&self) -> &Payment {
+        &self.state.payment
+    }
+}
+
+/// Whether a call did it. The two values are all there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This call did it.
+    First,
+    /// An earlier call with the same key did it.
+    Replayed,
+}
+
+/// How often a commit without an answer is asked about. Half a second in all: longer is the caller's to wait.
+const INDETERMINATE_TRIES: u32 = 4;
+/// How often a verb plans anew because somebody else changed the object meanwhile.
+const CONFLICT_TRIES: u32 = 16;

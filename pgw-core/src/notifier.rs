@@ -1,0 +1,83 @@
+//! The notifier: a lossy broadcast of hints. Nothing is correct only because a hint arrived.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::access::KeyPrefix;
+use crate::id::PaymentId;
+use crate::processor::Source;
+use crate::queue::Lane;
+use crate::scope::Scope;
+
+/// Tells others that it may be worth looking.
+///
+/// # Contract
+/// A hint reaches every subscription that existed when it was published, at most a few times, or is lost. Hints to one
+/// subscription arrive in the order they were published. Publishing never waits for a slow subscriber: what it misses
+/// shows as one [`Hint::Missed`].
+///
+/// # Errors
+/// [`NotifierError::Unavailable`]; callers log it and go on, because polling finds the work.
+///
+/// # Cancel safety
+/// A dropped `publish` happened or did not. A dropped `next` loses no hint.
+///
+/// # Limits
+/// A subscription buffers a bounded number of hints.
+#[async_trait]
+pub trait Notifier: fmt::Debug + Send + Sync {
+    /// Sends hints to every subscription.
+    ///
+    /// # Errors
+    /// [`NotifierError`].
+    async fn publish(&self, hints: &[Hint]) -> Result<(), NotifierError>;
+
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// [`NotifierError`].
+    async fn subscribe(&self) -> Result<Box<dyn Subscription>, NotifierError>;
+}
+
+/// Hints as they come.
+#[async_trait]
+pub trait Subscription: fmt::Debug + Send {
+    /// The next hint. Waits for it; never ends while the notifier lives, and waits for ever after.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no hint.
+    async fn next(&mut self) -> Hint;
+}
+
+/// Something that may be worth a look.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hint {
+    /// There may be work in this lane.
+    Work(Lane),
+    /// This payment changed.
+    Payment {
+        /// Merchant and mode.
+        scope: Scope,
+        /// The payment.
+        id: PaymentId,
+    },
+    /// Events were committed that want their feed position.
+    Events,
+    /// Events have a feed position now.
+    Stamped,
+    /// This API key was revoked.
+    KeyRevoked(KeyPrefix),
+    /// Hints were lost: look at everything.
+    Missed,
+}
+
+/// Why hints could not be sent or heard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotifierError {
+    /// It cannot be reached.
+    #[error("the notifier cannot be reached")]
+    Unavailable(#[source] Source),
+}

@@ -1,0 +1,111 @@
+//! What must be true of events and webhooks: none skipped, none invented, each delivered or given up with a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgw_webhook_client::StandardVerifier;
+
+use crate::event::Event;
+use crate::id::{DeliveryId, EventId};
+use crate::testing::transport::Taken;
+use crate::webhook::{Delivery, DeliveryState, Profile};
+
+use super::{Broken, History, Outside, Rows};
+
+/// Positions are dense, and a consumer was given each event at least once and none before its turn.
+pub(super) fn check_feed(
+    rows: &Rows,
+    heard: Option<&Vec<(u64, EventId)>>,
+    broken: &mut Vec<Broken>,
+) {
+    let positions: Vec<u64> = rows.feed.iter().filter_map(|event| event.feed_position).collect();
+    if !positions.iter().copied().eq(1..=positions.len() as u64)
+        || positions.len() != rows.feed.len()
+    {
+        broken.push(("the feed is dense", format!("{}: {positions:?}", rows.scope.merchant)));
+    }
+    let ids: BTreeSet<EventId> = rows.feed.iter().map(|event| event.id).collect();
+    if ids.len() != rows.feed.len() {
+        broken.push((
+            "the feed is dense",
+            format!("{}: an event is in it twice", rows.scope.merchant),
+        ));
+    }
+    let Some(heard) = heard else { return };
+    let mut reached: u64 = 0;
+    for (position, id) in heard {
+        if *position > reached.saturating_add(1) {
+            broken.push(("a consumer misses no event", format!("{position} came after {reached}")));
+        }
+        reached = reached.max(*position);
+        let index = usize::try_from(position.saturating_sub(1)).unwrap_or(usize::MAX);
+        if rows.feed.get(index).is_none_or(|event| event.id != *id) {
+            broken.push(("a consumer misses no event", format!("{id} is not at {position}")));
+        }
+    }
+    if reached < positions.len() as u64 {
+        broken.push(("a consumer misses no event", format!("it stopped at {reached}")));
+    }
+}
+
+/// Each event has a delivery for each endpoint that heard it, and what counts as delivered was taken, byte for byte.
+pub(super) fn check_deliveries(
+    rows: &Rows,
+    history: &History,
+    outside: &Outside,
+    broken: &mut Vec<Broken>,
+) {
+    let events: BTreeMap<EventId, &Event> =
+        rows.feed.iter().map(|event| (event.id, event)).collect();
+    let found: BTreeSet<DeliveryId> = rows.deliveries.iter().map(|delivery| delivery.id).collect();
+    if let Some(owed) = &outside.owed {
+        let ours = |id: &&DeliveryId| events.contains_key(&id.event());
+        if let Some(missing) = owed.iter().filter(ours).find(|id| !found.contains(id)) {
+            broken.push((
+                "each event goes to each endpoint that hears it",
+                format!("{missing} is missing"),
+            ));
+        }
+        if let Some(extra) = found.iter().find(|id| !owed.contains(id)) {
+            broken.push((
+                "each event goes to each endpoint that hears it",
+                format!("{extra} is one too many"),
+            ));
+        }
+    }
+    for delivery in &rows.deliveries {
+        match delivery.state {
+            DeliveryState::Pending => {
+                broken
+                    .push(("at rest everything is settled", format!("{} is pending", delivery.id)));
+            }
+            DeliveryState::Delivered => {
+                let event = events.get(&delivery.id.event());
+                if let Err(why) = taken(delivery, event, history, outside) {
+                    broken.push(("delivered means taken", format!("{}: {why}", delivery.id)));
+                }
+            }
+            DeliveryState::Failed(_) => {}
+        }
+    }
+}
+
+fn taken(
+    delivery: &Delivery,
+    event: Option<&&Event>,
+    history: &History,
+    outside: &Outside,
+) -> Result<(), &'static str> {
+    let event = event.ok_or("its event is not in the feed")?;
+    let endpoint = history.endpoints.get(&delivery.id.endpoint()).ok_or("it has no endpoint")?;
+    if !endpoint.profiles.contains(Profile::Standard) {
+        return Ok(());
+    }
+    let verifier =
+        StandardVerifier::new(endpoint.secret.expose()).map_err(|_| "the secret is not one")?;
+    let id = event.id.to_string();
+    let mut arrived = outside.received.iter().filter(|received| {
+        received.outcome == Taken::Yes && received.header("webhook-id") == Some(&id)
+    });
+    let same = arrived.any(|got| got.body == event.body && got.verify(&verifier).is_ok());
+    if same { Ok(()) } else { Err("nobody took these bytes with a good signature") }
+}

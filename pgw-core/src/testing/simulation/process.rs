@@ -1,0 +1,102 @@
+//! Processes: a gateway and its workers, put together from faulty parts, kept up like a supervisor does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::env::Env;
+use crate::gateway::Gateway;
+use crate::notifier::Notifier;
+use crate::processor::Processor;
+use crate::queue::Queue;
+use crate::scope::Mode;
+use crate::storage::Storage;
+use crate::testing::crash::Life;
+use crate::testing::faults::Faulty;
+use crate::testing::mutants::Mutant;
+use crate::webhook::WebhookTransport;
+use crate::worker::Worker;
+
+use super::world::{Process, World};
+
+/// Starts a process, again whenever it is gone: killed, or stopped in good order for a deployment.
+pub(super) async fn keep(world: Arc<World>, slot: usize) {
+    loop {
+        let life = Life::new();
+        let gateway = build(&world, &life);
+        let (stop, stopped) = watch::channel(false);
+        let mut workers = JoinSet::new();
+        for _ in 0..world.chance.workers {
+            let mut stopped = stopped.clone();
+            let worker = Worker::new(&gateway).with_settings(world.chance.worker);
+            workers.spawn(worker.run(async move {
+                // An error cannot be: the sender lives until the workers are gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
+        world.put(slot, Some(Process { gateway, life: life.clone() }));
+        let until_deployment = Duration::from_secs(20) + world.dice.wait(Duration::from_secs(200));
+        tokio::select! {
+            biased;
+            () = life.over() => {}
+            () = tokio::time::sleep(until_deployment) => {}
+        }
+        world.put(slot, None);
+        if !life.is_over() {
+            // The sending side is only gone when this function is.
+            let _ = stop.send(true);
+            tokio::select! {
+                biased;
+                () = life.over() => {}
+                () = async { while workers.join_next().await.is_some() {} } => {}
+            }
+        }
+        if life.is_over() {
+            world.crashes.fetch_add(1, Ordering::Relaxed);
+            if life.under_way() > 0 {
+                world.crashes_under_way.fetch_add(1, Ordering::Relaxed);
+            }
+            world.faults.note("process", "crashed");
+        } else {
+            life.end();
+            world.faults.note("process", "stopped");
+        }
+        drop(workers);
+        let down = world.dice.wait(Duration::from_secs(if world.is_calm() { 1 } else { 6 }));
+        tokio::time::sleep(down).await;
+    }
+}
+
+fn build(world: &Arc<World>, life: &Life) -> Gateway {
+    let faults = &world.faults;
+    let mut storage: Arc<dyn Storage> =
+        Arc::new(Faulty::new(world.backend.storage(), Arc::clone(faults), life.clone()));
+    let queue: Arc<dyn Queue> =
+        Arc::new(Faulty::new(world.backend.queue(), Arc::clone(faults), life.clone()));
+    let notifier: Arc<dyn Notifier> =
+        Arc::new(Faulty::new(world.backend.notifier(), Arc::clone(faults), life.clone()));
+    let wire: Arc<dyn Processor> = Arc::clone(&world.wire) as _;
+    let mut processor: Arc<dyn Processor> =
+        Arc::new(Faulty::new(wire, Arc::clone(faults), life.clone()));
+    let receivers: Arc<dyn WebhookTransport> = Arc::clone(&world.transport) as _;
+    let mut transport: Arc<dyn WebhookTransport> =
+        Arc::new(Faulty::new(receivers, Arc::clone(faults), life.clone()));
+    if let Some(bug) = world.bug {
+        storage = Arc::new(Mutant::new(storage, bug));
+        processor = Arc::new(Mutant::new(processor, bug));
+        transport = Arc::new(Mutant::new(transport, bug));
+    }
+    Gateway::builder()
+        .with_storage(storage)
+        .with_queue(queue)
+        .with_notifier(notifier)
+        .with_transport(transport)
+        .with_processor(Mode::Test, processor, world.chance.processor)
+        .with_env(Env::new(Arc::clone(&world.clock) as _, Arc::clone(&world.entropy) as _))
+        .with_settings(world.chance.settings.clone())
+        .build()
+        .expect("all parts are given and the settings drawn are within their limits")
+}

@@ -1,0 +1,239 @@
+//! The witness: sees every commit of every process that is applied, and holds each one to what must
+//! be true at every instant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::changes::{Changes, Write};
+use crate::env::runtime_now;
+use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use crate::payment::{Operation, OperationState, Payment};
+use crate::processor::Instruction;
+use crate::testing::faults::Watch;
+use crate::webhook::Endpoint;
+
+/// What it saw.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    started: Option<Instant>,
+    operations: BTreeMap<OperationId, OperationState>,
+    owners: BTreeMap<OperationId, PaymentId>,
+    payments: BTreeMap<PaymentId, (u64, u64)>,
+    endpoints: BTreeMap<EndpointId, Endpoint>,
+    owed: BTreeSet<DeliveryId>,
+    unknown: u64,
+    story: Vec<(PaymentId, String)>,
+    broken: Vec<(&'static str, String)>,
+}
+
+impl Witness {
+    /// Where an operation stands in truth.
+    pub(super) fn state(&self, operation: OperationId) -> Option<OperationState> {
+        self.lock().operations.get(&operation).copied()
+    }
+
+    /// How many operations became unknown.
+    pub(super) fn unknown(&self) -> u64 {
+        self.lock().unknown
+    }
+
+    /// How many operations there are.
+    pub(super) fn operations(&self) -> u64 {
+        self.lock().operations.len() as u64
+    }
+
+    /// What happened to a payment, line by line.
+    pub(super) fn story(&self, payment: PaymentId) -> Vec<String> {
+        let seen = self.lock();
+        let lines = seen.story.iter().filter(|(of, _)| *of == payment);
+        lines.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// The payments there are.
+    pub(super) fn payments(&self) -> Vec<PaymentId> {
+        self.lock().payments.keys().copied().collect()
+    }
+
+    /// Something happened to a payment.
+    pub(super) fn tell(&self, payment: PaymentId, line: &str) {
+        self.lock().tell(payment, line);
+    }
+
+    /// Something happened to the payment of an operation.
+    pub(super) fn tell_owner(&self, operation: OperationId, line: &str) {
+        let mut seen = self.lock();
+        if let Some(owner) = seen.owners.get(&operation).copied() {
+            seen.tell(owner, line);
+        }
+    }
+
+    /// What was not as it must be.
+    pub(super) fn broken(&self) -> Vec<(&'static str, String)> {
+        self.lock().broken.clone()
+    }
+
+    /// The deliveries that there should be.
+    pub(super) fn owed(&self) -> BTreeSet<DeliveryId> {
+        self.lock().owed.clone()
+    }
+
+    /// A call goes out: its write-ahead must be there.
+    pub(super) fn submitted(&self, instruction: &Instruction) {
+        self.tell(
+            instruction.payment,
+            &format!(
+                "{} {} is sent, {:?}",
+                instruction.kind.as_str(),
+                instruction.key,
+                instruction.confirmation
+            ),
+        );
+        let mut seen = self.lock();
+        let state = seen.operations.get(&instruction.key).copied();
+        if matches!(state, None | Some(OperationState::Queued)) {
+            let key = instruction.key;
+            seen.broken.push((
+                "nothing is sent before its write-ahead is committed",
+                format!("{key} was sent while its row says {state:?}"),
+            ));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch for Witness {
+    fn applied(&self, changes: &Changes) {
+        self.lock().look_at(changes);
+    }
+}
+
+impl Seen {
+    fn look_at(&mut self, changes: &Changes) {
+        self.owe(changes);
+        let mut moved = None;
+        let mut audited = false;
+        for write in &changes.writes {
+            match write {
+                Write::Payment(payment) => self.payment(payment, changes),
+                Write::Operation { operation, .. } => {
+                    self.tell_of(operation);
+                    let before = self.operations.insert(operation.id, operation.state);
+                    if before != Some(operation.state) {
+                        moved = Some(operation.id);
+                        if operation.state == OperationState::Unknown {
+                            self.unknown = self.unknown.saturating_add(1);
+                        }
+                        if before.is_some_and(OperationState::is_settled) {
+                            self.broken.push((
+                                "a settled operation stays as it is",
+                                format!(
+                                    "{}: {before:?} became {:?}",
+                                    operation.id, operation.state
+                                ),
+                            ));
+                        }
+                    }
+                }
+                Write::Audit(_) => audited = true,
+                _ => {}
+            }
+        }
+        if let (Some(operation), false) = (moved, audited) {
+            self.broken.push(("every move is audited", format!("{operation} moved without a row")));
+        }
+    }
+
+    fn tell_of(&mut self, operation: &Operation) {
+        let failure = operation.failure.as_ref().map_or("", |failure| failure.code());
+        let line = format!(
+            "{} {} is {} (attempts {}, probes {}) {failure}{}",
+            operation.kind.as_str(),
+            operation.id,
+            operation.state.as_str(),
+            operation.attempts,
+            operation.probes,
+            if operation.needs_review { ", needs a review" } else { "" },
+        );
+        self.owners.insert(operation.id, operation.payment);
+        self.tell(operation.payment, &line);
+    }
+
+    /// Events go to the endpoints as they were before the commit, less those that it disables or deletes.
+    fn owe(&mut self, changes: &Changes) {
+        let before = self.endpoints.clone();
+        for write in &changes.writes {
+            if let Write::Endpoint(endpoint) = write {
+                self.endpoints.insert(endpoint.id, (**endpoint).clone());
+            }
+        }
+        for write in &changes.writes {
+            let Write::Event(event) = write else { continue };
+            for (id, endpoint) in &before {
+                let still = self.endpoints.get(id).is_some_and(|now| now.hears(event.event_type));
+                if endpoint.scope == event.scope && endpoint.hears(event.event_type) && still {
+                    self.owed.insert(DeliveryId::new(event.id, *id));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, payment: PaymentId, line: &str) {
+        let now = runtime_now();
+        let since = now - *self.started.get_or_insert(now);
+        self.story.push((payment, format!("{:>9.3} s  {line}", since.as_secs_f64())));
+    }
+
+    fn payment(&mut self, payment: &Payment, changes: &Changes) {
+        let id = payment.id;
+        let reserved = payment.captured_minor.saturating_add(payment.capture_reserved_minor);
+        let given = payment.refunded_minor.saturating_add(payment.refund_reserved_minor);
+        if reserved > payment.authorized_minor || given > payment.captured_minor {
+            self.broken.push((
+                "refunds never exceed captures, nor captures the authorization",
+                format!(
+                    "{id}: authorized {}, captured {} and {} under way, refunded {} and {} under way",
+                    payment.authorized_minor,
+                    payment.captured_minor,
+                    payment.capture_reserved_minor,
+                    payment.refunded_minor,
+                    payment.refund_reserved_minor
+                ),
+            ));
+        }
+        let (version, mut sequence) = self.payments.get(&id).copied().unwrap_or_default();
+        for write in &changes.writes {
+            if let Write::Event(event) = write
+                && event.payment == Some(id)
+            {
+                sequence = sequence.saturating_add(1);
+                if event.sequence != Some(sequence) {
+                    let found = event.sequence;
+                    self.broken.push((
+                        "sequences have no gaps and no doubles",
+                        format!("{id}: event {sequence} carries {found:?}"),
+                    ));
+                }
+            }
+        }
+        if payment.version != version.saturating_add(1) || payment.sequence != sequence {
+            self.broken.push((
+                "each change follows the one before",
+                format!(
+                    "{id}: version {} after {version}, sequence {} with {sequence} events",
+                    payment.version, payment.sequence
+                ),
+            ));
+        }
+        self.payments.insert(id, (payment.version, payment.sequence));
+    }
+}

@@ -1,0 +1,12 @@
+//! What pgw-core promises, tested from the outside.
+
+mod found;
+mod javascript;
+mod outcomes;
+mod plans;
+mod promises;
+mod replays;
+mod representation;
+mod rotation;
+mod sampling;
+mod world;

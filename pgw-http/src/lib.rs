@@ -1,0 +1,61 @@
+//! pgw over HTTP.
+//!
+//! - Feature `router`: `router` gives the whole API as an `axum::Router` to mount in a host's own application.
+//! - Feature `transport`: `transport::HttpTransport` sends webhooks, guarded against requests into private networks.
+//!
+//! Neither knows a storage or a queue: both work over whatever the [`pgw_core`] gateway was built with.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "router")]
+mod answer;
+#[cfg(feature = "router")]
+pub mod auth;
+#[cfg(feature = "router")]
+mod config;
+#[cfg(feature = "router")]
+mod dto;
+#[cfg(feature = "router")]
+mod extract;
+#[cfg(feature = "router")]
+mod fields;
+#[cfg(feature = "router")]
+pub mod problem;
+#[cfg(feature = "transport")]
+mod resolver;
+#[cfg(feature = "router")]
+mod routes;
+#[cfg(feature = "transport")]
+pub mod transport;
+
+#[cfg(feature = "router")]
+pub use config::Config;
+#[cfg(feature = "router")]
+pub use routes::{Route, routes};
+
+/// The API as a router, for a host to serve at the root, to nest below a path, or to merge into its own.
+///
+/// It brings no fallback: a path that is not ours is answered by the host's, or by axum's plain 404, also below the path
+/// where it is nested. It needs nothing of the host's state, whatever that is. Every answer of a path that is ours
+/// carries `X-Request-Id` and `Cache-Control: no-store`, and every error is `application/problem+json` (see [`problem`]).
+///
+/// It sets no timeouts and no rate limits: those are for whoever owns the listener.
+///
+/// The peer's address goes to the audit log when the host serves with
+/// [`into_make_service_with_connect_info::<SocketAddr>`](axum::Router::into_make_service_with_connect_info).
+///
+/// ```
+/// use axum::Router;
+/// use pgw_core::gateway::Gateway;
+///
+/// fn app(gateway: Gateway) -> Router {
+///     let api = pgw_http::router(gateway, pgw_http::Config::default());
+///     Router::new().nest("/api", api)
+/// }
+/// ```
+#[cfg(feature = "router")]
+pub fn router<S: Clone + Send + Sync + 'static>(
+    gateway: pgw_core::gateway::Gateway,
+    config: Config,
+) -> axum::Router<S> {
+    routes::build(gateway, config)
+}

@@ -1,0 +1,18 @@
+//! The integration tests of pgw-http: one binary.
+
+#[cfg(feature = "router")]
+mod bad_input;
+#[cfg(feature = "router")]
+mod dropped;
+#[cfg(feature = "router")]
+mod happy;
+#[cfg(feature = "router")]
+mod harness;
+#[cfg(feature = "router")]
+mod idempotency;
+#[cfg(feature = "router")]
+mod mounting;
+#[cfg(feature = "router")]
+mod permissions;
+#[cfg(feature = "transport")]
+mod transport;
