@@ -1,15 +1,20 @@
 //! What the simulation found, each as a test that does not need it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgw_core::access::Caller;
 use pgw_core::env::Env;
 use pgw_core::payment::plan::{self, Evidence, Plan, Stamp, Timing};
-use pgw_core::payment::{Fence, NextAction, OperationState, PaymentState, ProcessorName};
-use pgw_core::processor::Answer;
+use pgw_core::payment::{
+    Fence, NextAction, OperationState, PaymentState, PaymentStatus, ProcessorName,
+};
+use pgw_core::processor::{Answer, Instruction, LookUp, Resolution};
+use pgw_core::sandbox::{Fault, SandboxFaults};
 use pgw_core::scope::Scope;
 
-use crate::world::new;
+use crate::world::{World, new, pass};
 
 const SPENT: Timing = Timing { retry_in: None, probe_in: Duration::from_secs(1), probes: 0 };
 
@@ -44,4 +49,40 @@ fn giving_up_a_confirmation_does_not_fail_what_waits_at_the_processor() {
     let lost = learned(&dispatched(&confirmed.state).state, &Evidence::NotSent);
     // The customer may still complete it, so only evidence says that they did not.
     assert_eq!(lost.operations[0].state, OperationState::Unknown);
+}
+
+/// Never answers a charge, and loses the answer of the first undo.
+#[derive(Debug, Default)]
+struct LostUndo(AtomicU32);
+
+impl SandboxFaults for LostUndo {
+    fn on_submit(&self, _instruction: &Instruction) -> Fault {
+        Fault::TimeoutAfter
+    }
+
+    fn on_query(&self, _query: &LookUp) -> Fault {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 { Fault::ResetAfter } else { Fault::None }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_an_undo_does_not_settle_the_operation_after_it() {
+    let faults = Arc::new(LostUndo::default());
+    let world = World::faulty(Resolution::CancelByKey, Arc::clone(&faults) as _);
+    let _worker = world.worker();
+    let id = world.create("tok_visa").await.payment().id;
+    // The processor tells of its success, but the message is slow.
+    pass(Duration::from_secs(5)).await;
+    let messages = world.sandbox.drain_notifications();
+    assert_eq!(messages.len(), 1);
+    while faults.0.load(Ordering::SeqCst) == 0 {
+        pass(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.sandbox.captured_minor(id), 0, "undone, and nobody heard so");
+    let changed = world.gateway.receive_notification("sandbox", &messages[0]).await.unwrap();
+    assert_eq!(changed, 0);
+    assert_eq!(world.state(id).await.payment.status, PaymentStatus::Unknown);
+    let state = world.settled(id, None).await;
+    assert_eq!(state.payment.status, PaymentStatus::Failed);
+    assert_eq!(state.payment.captured_minor, 0);
 }

@@ -178,6 +178,7 @@ fn check(before: &PaymentState, plan: &Plan) {
     assert_eq!(plan.changes.guards, [Guard::Payment { id: is.id, version: was.version }]);
     assert_eq!(plan.changes.check(), Ok(()));
     for operation in &plan.state.operations {
+        assert!(!(operation.state.is_settled() && operation.needs_review), "{operation:?}");
         if let Some(old) = before.operation(operation.id) {
             assert!(
                 !old.state.is_settled() || old.state == operation.state,

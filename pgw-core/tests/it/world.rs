@@ -17,7 +17,7 @@ use pgw_core::payment::plan::NewPayment;
 use pgw_core::payment::{CaptureMethod, Customer, PaymentState, PaymentStatus};
 use pgw_core::processor::Resolution;
 use pgw_core::queue::Queue;
-use pgw_core::sandbox::Sandbox;
+use pgw_core::sandbox::{Sandbox, SandboxFaults};
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::storage::Storage;
 use pgw_core::testing::clock::SimClock;
@@ -51,6 +51,13 @@ impl World {
     pub(crate) fn deaf(resolution: Resolution) -> Self {
         Self::build(resolution, RecordingTransport::new(), |builder, sandbox, settings| {
             builder.with_processor(Mode::Test, Arc::new(sandbox), settings)
+        })
+    }
+
+    /// One that hears nothing either, of a processor whose calls go wrong as these say.
+    pub(crate) fn faulty(resolution: Resolution, faults: Arc<dyn SandboxFaults>) -> Self {
+        Self::build(resolution, RecordingTransport::new(), |builder, sandbox, settings| {
+            builder.with_processor(Mode::Test, Arc::new(sandbox.with_faults(faults)), settings)
         })
     }
 

@@ -271,7 +271,6 @@ pub fn resolve(
     }
     let mut revision = Revision::of(state, stamp);
     let operation = revision.trigger(id, trigger, None)?;
-    operation.needs_review = false;
     operation.reason = Some(command.reason.clone());
     operation.failure = (command.outcome == Resolution::Failed)
         .then(|| Failure::new("resolved_as_failed", "A person settled it as not done."));

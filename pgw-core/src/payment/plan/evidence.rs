@@ -196,7 +196,6 @@ fn answered(
         Answer::Succeeded { reference, amount } if *amount == before.amount => {
             let operation = revision.trigger(id, Trigger::Succeed, None)?;
             keep(&mut operation.reference, reference.as_ref());
-            operation.needs_review = false;
             operation.failure = None;
             withdraw_initial_after(&mut revision, id)?;
         }
@@ -217,7 +216,6 @@ fn answered(
         Answer::Failed { reference, failure } => {
             let operation = revision.trigger(id, Trigger::Fail, None)?;
             keep(&mut operation.reference, reference.as_ref());
-            operation.needs_review = false;
             operation.failure = Some(failure.clone());
         }
         Answer::RequiresAction { reference, next_action } if before.kind.is_initial() => {
@@ -226,6 +224,7 @@ fn answered(
             }
             let operation = revision.trigger(id, Trigger::RequireAction, Some(timing.probe_in))?;
             keep(&mut operation.reference, reference.as_ref());
+            operation.needs_review = false;
             operation.probes = 0;
             revision.after.payment.next_action = Some(next_action.clone());
         }
@@ -236,6 +235,7 @@ fn answered(
             }
             let operation = revision.trigger(id, Trigger::Pend, Some(timing.probe_in))?;
             keep(&mut operation.reference, reference.as_ref());
+            operation.needs_review = false;
             operation.probes = 0;
         }
     }
@@ -284,7 +284,6 @@ fn fail(
     failure: Failure,
 ) -> Result<Plan, PlanError> {
     let operation = revision.trigger(id, trigger, None)?;
-    operation.needs_review = false;
     operation.failure = Some(failure);
     Ok(revision.finish(id, Some(AuditAction::OperationMove)))
 }

@@ -122,6 +122,10 @@ impl<'a, 'b> Revision<'a, 'b> {
         let operation = self.touch(id, due_in)?;
         let next = transition::next(operation.state, trigger);
         operation.state = next.ok_or(PlanError::Transition(operation.state))?;
+        if operation.state.is_settled() {
+            // Whatever settled it, there is nothing left for a person to find out.
+            operation.needs_review = false;
+        }
         Ok(operation)
     }
 
