@@ -95,7 +95,7 @@ impl Task<'_> {
             };
             match self.commit(planned.changes).await? {
                 Some(_) => return Ok(Some(Call { state: planned.state, fence, deadline })),
-                None => match self.due_or_ours(fence).await? {
+                None => match self.due_or_ours(&planned.state).await? {
                     Reloaded::Ours(state) => {
                         return Ok(Some(Call { state: *state, fence, deadline }));
                     }
@@ -107,15 +107,16 @@ impl Task<'_> {
         Err(Error::Busy("payment"))
     }
 
-    async fn due_or_ours(&self, fence: Fence) -> Result<Reloaded, Error> {
+    async fn due_or_ours(&self, planned: &PaymentState) -> Result<Reloaded, Error> {
         if let Some(state) = self.due().await? {
             return Ok(Reloaded::Due(state));
         }
         let Job::Operation { scope, payment, .. } = self.job else { return Ok(Reloaded::Gone) };
         let state = self.gateway.storage().payment(scope, *payment).await?;
-        // A write-ahead whose commit got no answer carries our fence.
+        // A write-ahead whose commit got no answer is known by its fence. The whole row is compared, because evidence that
+        // came meanwhile leaves the fence and moves the rest: then the call asks for what is no longer wanted.
         Ok(match state {
-            Some(state) if state.operation(self.id).is_some_and(|o| o.fence == Some(fence)) => {
+            Some(state) if state.operation(self.id) == planned.operation(self.id) => {
                 Reloaded::Ours(Box::new(state))
             }
             _ => Reloaded::Gone,
@@ -202,13 +203,17 @@ impl Task<'_> {
         let Some(due_in) = self.next_probe(&state) else { return self.review(state).await };
         // Undoing is an effect, so it has a write-ahead too: from this commit on, a success told before the undo is old
         // news (see `Gate::is_outdated`) and can no longer settle the operation.
+        // As for a call, its deadline starts before the commit: it is over before the row is due and anybody else decides.
+        let deadline = runtime_now() + self.gate.timeout();
         let plan = self.plan(|stamp| plan::probe_again(&state, self.id, due_in, stamp))?;
         let Some(verdict) = self.commit(plan.changes).await? else {
             return Ok(Verdict::Release { due_in: FIRST_PROBE_IN });
         };
+        if runtime_now() >= deadline {
+            return Ok(verdict);
+        }
         let state = Box::new(plan.state);
         let Some(operation) = state.operation(self.id) else { return Ok(Verdict::Done) };
-        let deadline = runtime_now() + self.gate.timeout();
         let query = query(operation);
         match timeout_at(deadline, self.gate.processor().cancel_by_key(&query)).await {
             Ok(Ok(Finding::Found(answer))) => self.learned(state, Evidence::Answer(answer)).await,

@@ -9,4 +9,6 @@ mod replays;
 mod representation;
 mod rotation;
 mod sampling;
+mod script;
 mod world;
+mod write_aheads;

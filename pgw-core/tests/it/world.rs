@@ -21,6 +21,8 @@ use pgw_core::sandbox::{Sandbox, SandboxFaults};
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::storage::Storage;
 use pgw_core::testing::clock::SimClock;
+use pgw_core::testing::crash::Life;
+use pgw_core::testing::faults::{Faults, Faulty};
 use pgw_core::testing::transport::RecordingTransport;
 use pgw_core::text::{CustomerName, PaymentMethod};
 use pgw_core::webhook::{EndpointUrl, WebhookTransport};
@@ -29,11 +31,14 @@ use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 
 /// The processor's deadline in these tests.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) sandbox: Sandbox,
     pub(crate) storage: MemoryStorage,
+    /// What goes wrong between the gateway and its storage: nothing, until a test says so.
+    pub(crate) faults: Arc<Faults>,
     pub(crate) queue: MemoryQueue,
     pub(crate) transport: Arc<RecordingTransport>,
 }
@@ -72,19 +77,22 @@ impl World {
     ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::start());
         let storage = MemoryStorage::builder().with_clock(Arc::clone(&clock)).build();
+        let faults = Faults::off();
+        let rows: Arc<dyn Storage> = Arc::new(storage.clone());
+        let faulty = Faulty::new(rows, Arc::clone(&faults), Life::new());
         let env = Env::new(Arc::clone(&clock), Arc::new(SystemEntropy));
         let sandbox = Sandbox::new(env.clone()).with_resolution(resolution);
         let queue = MemoryQueue::builder().with_clock(clock).build();
         let transport = Arc::new(transport);
         let settings = ProcessorSettings { timeout: TIMEOUT, ..ProcessorSettings::default() };
         let builder = Gateway::builder()
-            .with_storage(Arc::new(storage.clone()) as Arc<dyn Storage>)
+            .with_storage(Arc::new(faulty) as Arc<dyn Storage>)
             .with_queue(Arc::new(queue.clone()) as Arc<dyn Queue>)
             .with_notifier(Arc::new(MemoryNotifier::new()) as Arc<dyn Notifier>)
             .with_transport(Arc::clone(&transport) as Arc<dyn WebhookTransport>)
             .with_env(env);
         let gateway = plug(builder, sandbox.clone(), settings).build().unwrap();
-        Self { gateway, sandbox, storage, queue, transport }
+        Self { gateway, sandbox, storage, faults, queue, transport }
     }
 
     pub(crate) fn verbs(&self) -> Bound<'_> {
@@ -131,8 +139,14 @@ impl World {
         id: PaymentId,
         operation: Option<OperationId>,
     ) -> PaymentState {
-        let day = Duration::from_secs(24 * 60 * 60);
-        self.verbs().wait_for(id, operation, day).await.unwrap()
+        self.verbs().wait_for(id, operation, DAY).await.unwrap()
+    }
+
+    /// Looks every few milliseconds until the payment is like that.
+    pub(crate) async fn until(&self, id: PaymentId, there: impl Fn(&PaymentState) -> bool) {
+        while !there(&self.state(id).await) {
+            pass(Duration::from_millis(10)).await;
+        }
     }
 
     pub(crate) async fn state(&self, id: PaymentId) -> PaymentState {
