@@ -177,6 +177,14 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// Whether it leaves the outcome open: another answer will follow.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Pending { .. } | Self::RequiresAction { .. })
+    }
+}
+
 /// What asking about an operation found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

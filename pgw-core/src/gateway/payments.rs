@@ -319,7 +319,7 @@ impl Gateway {
                         Ok(None)
                     }
                     News::Outcome(answer) => {
-                        let evidence = Evidence::Answer(answer.clone());
+                        let evidence = Evidence::Told(answer.clone());
                         plan::apply(state, message.key, &evidence, timing, &conflicts, stamp)
                     }
                 };

@@ -122,7 +122,8 @@ pub struct Operation {
     pub attempts: u32,
     /// How often the processor was asked what became of it, since it last became unknown or pending.
     pub probes: u32,
-    /// The token of the latest dispatch: tells the worker that wrote it from every other.
+    /// The token of the latest dispatch: tells the worker that wrote it from every other. None once the customer has acted,
+    /// until the dispatch that confirms.
     pub fence: Option<Fence>,
     /// When it was first dispatched; the processor's replay window counts from here.
     pub first_dispatched_at: Option<Timestamp>,
@@ -158,6 +159,14 @@ impl Operation {
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.code() == Failure::WITHDRAWN)
+    }
+
+    /// Whether the customer has acted and the processor has not answered to that: the confirmation is yet to be sent, under way,
+    /// or its answer was lost.
+    #[must_use]
+    pub const fn is_confirming(&self) -> bool {
+        use OperationState::{Dispatched, Queued, Unknown};
+        self.confirmed && matches!(self.state, Queued | Dispatched | Unknown)
     }
 
     /// Whether the processor provably holds nothing under its key, so it can be dropped without a call.

@@ -181,15 +181,15 @@ impl Task<'_> {
         let Some(operation) = state.operation(self.id) else { return Ok(Verdict::Done) };
         let deadline = runtime_now() + self.gate.timeout();
         let query = query(operation);
+        // Before the deadline and the lag are over, the call may still be on its way.
+        let is_late = operation.state == OperationState::Unknown && operation.probes >= 1;
         let found = timeout_at(deadline, self.gate.processor().look_up(&query)).await;
         match found {
-            Ok(Ok(Finding::Found(answer))) => self.learned(state, Evidence::Answer(answer)).await,
-            // Before the deadline and the lag are over, the call may still be on its way.
-            Ok(Ok(Finding::NotFound))
-                if operation.state == OperationState::Unknown && operation.probes >= 1 =>
-            {
-                self.learned(state, Evidence::NotFound).await
+            Ok(Ok(Finding::Found(answer))) if is_late => {
+                self.learned(state, Evidence::Answer(answer)).await
             }
+            Ok(Ok(Finding::Found(answer))) => self.learned(state, Evidence::Told(answer)).await,
+            Ok(Ok(Finding::NotFound)) if is_late => self.learned(state, Evidence::NotFound).await,
             Ok(Ok(Finding::NotFound)) => self.ask_later(state).await,
             Ok(Err(error)) => {
                 tracing::warn!(operation = %self.id, %error, "a look-up got no answer");
@@ -233,8 +233,8 @@ impl Task<'_> {
         };
         match self.call(&call).await {
             evidence @ Evidence::Answer(_) => {
-                let timing = AFTER_AN_ANSWER;
-                self.learn(&evidence, timing, None).await
+                let (state, fence) = (Box::new(call.state), Some(call.fence));
+                self.learn_from(state, &evidence, AFTER_AN_ANSWER, fence).await
             }
             _ => {
                 let due_in = self.next_probe(&call.state).unwrap_or(GRACE);
@@ -269,13 +269,11 @@ impl Task<'_> {
         let planned =
             self.plan(|stamp| plan::apply(&state, self.id, &evidence, timing, &[], stamp))?;
         match planned {
-            Some(plan) => match self.commit(plan.changes).await? {
-                Some(own) => Ok(own),
-                // An answer is true whatever happened meanwhile; the rest was a fact about a moment that is over.
-                None if matches!(evidence, Evidence::Answer(_)) => {
-                    self.learn(&evidence, timing, None).await
-                }
-                None => Ok(Verdict::Release { due_in: FIRST_PROBE_IN }),
+            Some(plan) => match (self.commit(plan.changes).await?, evidence.answer()) {
+                (Some(own), _) => Ok(own),
+                // What was said is true whatever happened meanwhile; the rest was a fact about a moment that is over.
+                (None, Some(answer)) => self.learn(&Evidence::Told(answer.clone()), timing).await,
+                (None, None) => Ok(Verdict::Release { due_in: FIRST_PROBE_IN }),
             },
             None => self.ask_later(state).await,
         }
@@ -317,20 +315,16 @@ impl Task<'_> {
         Some(delay.max(self.gate.conclusive_after()))
     }
 
-    /// Commits what a call of ours came to, planning anew while others change the payment. Never calls again.
-    async fn learn(
-        &self,
-        evidence: &Evidence,
-        timing: Timing,
-        fence: Option<Fence>,
-    ) -> Result<Verdict, Error> {
+    /// Commits what the processor told about a row that is another by now.
+    async fn learn(&self, told: &Evidence, timing: Timing) -> Result<Verdict, Error> {
         let Job::Operation { scope, payment, .. } = self.job else { return Ok(Verdict::Done) };
         match self.gateway.storage().payment(scope, *payment).await? {
-            Some(state) => self.learn_from(Box::new(state), evidence, timing, fence).await,
+            Some(state) => self.learn_from(Box::new(state), told, timing, None).await,
             None => Ok(Verdict::Done),
         }
     }
 
+    /// Commits what a call of ours came to, planning anew while others change the payment. Never calls again.
     async fn learn_from(
         &self,
         mut state: Box<PaymentState>,
@@ -340,18 +334,9 @@ impl Task<'_> {
     ) -> Result<Verdict, Error> {
         let storage = self.gateway.storage();
         loop {
-            // Silence says something about one call only. If the row is another call's by now, it is no news.
-            let ours = fence.is_none()
-                || state.operation(self.id).is_some_and(|operation| operation.fence == fence);
-            if !ours && !matches!(evidence, Evidence::Answer(_)) {
+            let Some(evidence) = self.weigh(&state, evidence, fence) else {
                 return Ok(Verdict::Done);
-            }
-            if let (Evidence::Answer(answer), Some(_), Some(operation)) =
-                (evidence, fence, state.operation(self.id))
-                && self.gate.is_outdated(operation, answer)
-            {
-                return Ok(Verdict::Done);
-            }
+            };
             let settled = state.operation(self.id).is_some_and(|o| o.state.is_settled());
             let conflicts = if settled {
                 storage.conflicts(&state.payment.scope, state.payment.id).await?
@@ -359,7 +344,7 @@ impl Task<'_> {
                 Vec::new()
             };
             let planned = self
-                .plan(|stamp| plan::apply(&state, self.id, evidence, timing, &conflicts, stamp))?;
+                .plan(|stamp| plan::apply(&state, self.id, &evidence, timing, &conflicts, stamp))?;
             let Some(plan) = planned else { return Ok(Verdict::Done) };
             if let Some(own) = self.commit(plan.changes).await? {
                 return Ok(own);
@@ -369,6 +354,25 @@ impl Task<'_> {
                 return Ok(Verdict::Done);
             };
             *state = next;
+        }
+    }
+
+    /// What evidence is worth for a row that may have moved on since the call with this fence; `None`: it is no news.
+    fn weigh(
+        &self,
+        state: &PaymentState,
+        evidence: &Evidence,
+        fence: Option<Fence>,
+    ) -> Option<Evidence> {
+        let row = state.operation(self.id)?;
+        let ours = fence.is_none() || row.fence == fence;
+        match evidence.answer() {
+            Some(answer) if fence.is_some() && self.gate.is_outdated(row, answer) => None,
+            // To an earlier call than the row's latest, so perhaps from before it.
+            Some(answer) if !ours => Some(Evidence::Told(answer.clone())),
+            // Silence says something about one call only.
+            None if !ours => None,
+            Some(_) | None => Some(evidence.clone()),
         }
     }
 

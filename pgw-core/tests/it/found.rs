@@ -30,9 +30,14 @@ fn dispatched(state: &PaymentState) -> Plan {
     planned(|stamp| plan::dispatch(state, id, Fence(1), stamp.now, soon, stamp)).unwrap()
 }
 
-fn learned(state: &PaymentState, evidence: &Evidence) -> PaymentState {
+fn applied(state: &PaymentState, evidence: &Evidence) -> Option<PaymentState> {
     let id = state.operations[0].id;
-    planned(|stamp| plan::apply(state, id, evidence, SPENT, &[], stamp)).unwrap().unwrap().state
+    let plan = planned(|stamp| plan::apply(state, id, evidence, SPENT, &[], stamp)).unwrap();
+    plan.map(|plan| plan.state)
+}
+
+fn learned(state: &PaymentState, evidence: &Evidence) -> PaymentState {
+    applied(state, evidence).unwrap()
 }
 
 #[test]
@@ -49,6 +54,35 @@ fn giving_up_a_confirmation_does_not_fail_what_waits_at_the_processor() {
     let lost = learned(&dispatched(&confirmed.state).state, &Evidence::NotSent);
     // The customer may still complete it, so only evidence says that they did not.
     assert_eq!(lost.operations[0].state, OperationState::Unknown);
+}
+
+#[test]
+fn only_its_own_answer_takes_a_confirmation_back() {
+    let processor = ProcessorName::parse("sandbox").unwrap();
+    let created = planned(|stamp| plan::create(new("tok_visa"), &processor, stamp)).unwrap().state;
+    let next_action = NextAction::redirect("https://bank.example/3ds").unwrap();
+    let asks = Answer::RequiresAction { reference: None, next_action };
+    let sent = dispatched(&created).state;
+    let waiting = learned(&sent, &Evidence::Answer(asks.clone()));
+    let queued = planned(|stamp| plan::confirm(&waiting, stamp)).unwrap().state;
+    assert_eq!(queued.operations[0].fence, None, "no call of before is about it");
+    let dispatched = dispatched(&queued).state;
+    let lost = learned(&dispatched, &Evidence::Lost);
+    let amount = created.payment.amount;
+    for state in [&queued, &dispatched, &lost] {
+        assert!(state.operations[0].is_confirming());
+        for open in [asks.clone(), Answer::Pending { reference: None }] {
+            assert_eq!(applied(state, &Evidence::Told(open)), None);
+        }
+        let paid = Evidence::Told(Answer::Succeeded { reference: None, amount });
+        assert_eq!(learned(state, &paid).operations[0].state, OperationState::Succeeded);
+        // The bank may want the customer to act once more.
+        let again = learned(state, &Evidence::Answer(asks.clone()));
+        assert_eq!(again.operations[0].state, OperationState::RequiresAction);
+    }
+    // Without a confirmation there is nothing that it could be older than.
+    let told = learned(&sent, &Evidence::Told(asks));
+    assert_eq!(told.operations[0].state, OperationState::RequiresAction);
 }
 
 /// Never answers a charge, and loses the answer of the first undo.

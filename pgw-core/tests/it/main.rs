@@ -1,5 +1,6 @@
 //! What pgw-core promises, tested from the outside.
 
+mod confirmations;
 mod found;
 mod javascript;
 mod outcomes;

@@ -29,6 +29,7 @@ enum Step {
     Dispatch(usize),
     Replay(usize),
     Learn(usize, Heard),
+    BeTold(usize, Heard),
     Review(usize),
     Resolve(usize, plan::Resolution),
 }
@@ -74,7 +75,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Dispute),
         8 => any::<usize>().prop_map(Step::Dispatch),
         1 => any::<usize>().prop_map(Step::Replay),
-        12 => (any::<usize>(), heard).prop_map(|(which, heard)| Step::Learn(which, heard)),
+        12 => (any::<usize>(), heard.clone()).prop_map(|(which, heard)| Step::Learn(which, heard)),
+        4 => (any::<usize>(), heard).prop_map(|(which, heard)| Step::BeTold(which, heard)),
         1 => any::<usize>().prop_map(Step::Review),
         2 => (any::<usize>(), resolution).prop_map(|(which, how)| Step::Resolve(which, how)),
     ]
@@ -138,6 +140,14 @@ fn run(state: &PaymentState, step: &Step, counter: &mut u128) -> Option<Plan> {
         Step::Replay(which) => {
             plan::replay(state, at(*which), Fence(8), deadline, second, stamp).ok()
         }
+        Step::BeTold(which, heard) => {
+            let evidence = match evidence(state, which % state.operations.len(), *heard) {
+                Evidence::Answer(answer) => Evidence::Told(answer),
+                evidence => evidence,
+            };
+            let timing = Timing { retry_in: Some(second), probe_in: second, probes: 0 };
+            plan::apply(state, at(*which), &evidence, timing, &[], stamp).ok().flatten()
+        }
         Step::Learn(which, heard) => {
             let evidence = evidence(state, which % state.operations.len(), *heard);
             let retry_in = (!matches!(heard, Heard::GaveUp)).then_some(second);
@@ -198,6 +208,13 @@ fn check(before: &PaymentState, plan: &Plan) {
     assert!(!gone || was.status == is.status, "{:?} → {:?}", was.status, is.status);
 }
 
+/// What is only told never sends a customer back who has acted.
+fn check_confirmation(before: &PaymentState, after: &PaymentState) {
+    let (was, is) = (&before.operations[0], &after.operations[0]);
+    let open = matches!(is.state, OperationState::RequiresAction | OperationState::Pending);
+    assert!(!(was.is_confirming() && open), "{was:?} → {is:?}");
+}
+
 fn check_events(before: &PaymentState, plan: &Plan) {
     let (was, is) = (&before.payment, &plan.state.payment);
     let events: Vec<_> = plan
@@ -240,6 +257,9 @@ proptest! {
         for step in &steps {
             if let Some(plan) = run(&state, step, &mut counter) {
                 check(&state, &plan);
+                if matches!(step, Step::BeTold(..)) {
+                    check_confirmation(&state, &plan.state);
+                }
                 state = plan.state;
             }
         }

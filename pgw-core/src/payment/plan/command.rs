@@ -210,7 +210,10 @@ pub fn confirm(state: &PaymentState, stamp: &mut Stamp<'_>) -> Result<Plan, Plan
     }
     let id = initial.id;
     let mut revision = Revision::of(state, stamp);
-    revision.trigger(id, Trigger::Confirm, Some(Duration::ZERO))?.confirmed = true;
+    let operation = revision.trigger(id, Trigger::Confirm, Some(Duration::ZERO))?;
+    operation.confirmed = true;
+    // No call of before is the latest any more: what is still answered to one is not the answer to the confirmation.
+    operation.fence = None;
     Ok(revision.finish(id, Some(AuditAction::PaymentConfirm)))
 }
 

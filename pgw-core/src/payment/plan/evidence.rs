@@ -17,8 +17,11 @@ use super::{Plan, PlanError, Stamp};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// The processor said so: in its answer, a look-up or a notification.
+    /// The processor said so: in answer to the latest call, or when it was asked late enough to count.
     Answer(Answer),
+    /// The processor said so, perhaps before the latest call arrived: in a notification, in answer to an earlier call, or when it
+    /// was asked too early to count.
+    Told(Answer),
     /// The call was provably not sent.
     NotSent,
     /// The call may have arrived; there is no answer.
@@ -27,6 +30,16 @@ pub enum Evidence {
     NotFound,
     /// The processor does not have it and never will.
     Never,
+}
+
+impl Evidence {
+    /// What the processor said, if it is something that the processor said.
+    pub(crate) const fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Answer(answer) | Self::Told(answer) => Some(answer),
+            Self::NotSent | Self::Lost | Self::NotFound | Self::Never => None,
+        }
+    }
 }
 
 /// When an operation is looked at again, from now, by what becomes of it.
@@ -119,7 +132,10 @@ pub fn apply(
     let is = operation.state;
     let revision = Revision::of(state, stamp);
     match evidence {
-        Evidence::Answer(answer) => answered(revision, id, answer, timing),
+        // It may be from before the customer acted. Taken for news, it would send them back, and hide what the confirmation
+        // came or comes to.
+        Evidence::Told(answer) if operation.is_confirming() && answer.is_open() => Ok(None),
+        Evidence::Answer(answer) | Evidence::Told(answer) => answered(revision, id, answer, timing),
         Evidence::NotSent if is == OperationState::Dispatched => {
             not_sent(revision, id, timing).map(Some)
         }
@@ -296,22 +312,18 @@ fn contradict(
     stamp: &mut Stamp<'_>,
 ) -> Option<Plan> {
     let operation = state.operation(id)?;
-    let (found, reference) = match evidence {
-        Evidence::Answer(Answer::Succeeded { reference, amount }) => {
+    let (found, reference) = match evidence.answer()? {
+        Answer::Succeeded { reference, amount } => {
             let agrees =
                 operation.state == OperationState::Succeeded && *amount == operation.amount;
             (!agrees).then_some((OperationState::Succeeded, reference))?
         }
-        Evidence::Answer(Answer::Failed { reference, .. }) => {
+        Answer::Failed { reference, .. } => {
             let agrees = operation.state == OperationState::Failed;
             (!agrees).then_some((OperationState::Failed, reference))?
         }
-        // Old news, or none.
-        Evidence::Answer(Answer::Pending { .. } | Answer::RequiresAction { .. })
-        | Evidence::NotSent
-        | Evidence::Lost
-        | Evidence::NotFound
-        | Evidence::Never => return None,
+        // Old news.
+        Answer::Pending { .. } | Answer::RequiresAction { .. } => return None,
     };
     let known = |c: &&Conflict| c.operation == id && c.found == found;
     if conflicts.iter().any(|conflict| known(&conflict)) {
