@@ -19,10 +19,12 @@ fn every_world_holds() {
 
 #[test]
 fn the_same_seed_gives_the_same_world() {
-    for seed in [1, 2, 3, 0xDEAD_BEEF] {
-        let (first, second) =
-            (Simulation::new(seed).run(&in_memory), Simulation::new(seed).run(&in_memory));
-        assert_eq!(first, second, "seed {seed}");
+    // In the last two, what is stopped at the same instant makes a difference by its order.
+    for seed in [1, 2, 3, 0xDEAD_BEEF, 1357, 3848] {
+        let first = Simulation::new(seed).run(&in_memory);
+        for _ in 0..SAME_RUNS {
+            assert_eq!(Simulation::new(seed).run(&in_memory), first, "seed {seed}");
+        }
         assert!(first.is_ok_and(|report| report.operations > 0), "seed {seed}");
     }
 }
@@ -35,6 +37,9 @@ fn every_planted_bug_is_seen() {
         assert!(seen, "{bug} went through {SEEDS_TO_SEE_A_BUG} worlds unseen");
     }
 }
+
+/// What is left to chance between two ways goes unseen by so many runs once in a thousand times.
+const SAME_RUNS: u32 = 10;
 
 /// Enough for the subtlest of them several times over.
 const SEEDS_TO_SEE_A_BUG: u64 = 100;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -20,7 +20,7 @@ pub(super) async fn run(
     lane: Lane,
     settings: WorkerSettings,
     bell: Arc<Notify>,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: oneshot::Receiver<()>,
 ) -> Drained {
     let mut state = State::new(gateway, lane, settings);
     let mut heartbeat = tokio::time::interval(settings.lease / 3);
@@ -30,11 +30,8 @@ pub(super) async fn run(
         let hungry = state.claim().await;
         tokio::select! {
             biased;
-            changed = stopped.changed() => {
-                if changed.is_err() || *stopped.borrow() {
-                    break;
-                }
-            }
+            // An error means that whoever could stop it is gone.
+            _ = &mut stopped => break,
             _ = heartbeat.tick() => state.extend().await,
             Some(finished) = state.running.join_next_with_id() => state.settle(finished).await,
             () = bell.notified(), if hungry => {}

@@ -10,7 +10,7 @@ mod signature;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::gateway::Gateway;
@@ -102,7 +102,6 @@ impl Worker {
     /// # Cancel safety
     /// Dropping it stops everything at once, like a crash: leases run out, and calls under way are treated as unknown.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Drained {
-        let (stop, stopped) = watch::channel(false);
         let bells = Bells::default();
         let mut background = JoinSet::new();
         background.spawn(listen(self.gateway.clone(), bells.clone(), self.settings.poll));
@@ -114,18 +113,24 @@ impl Worker {
         ));
         background.spawn(reaper::hear_sandbox(self.gateway.clone(), self.settings.poll));
         let mut lanes = JoinSet::new();
+        let mut stops = Vec::new();
         for lane in Lane::ALL {
+            // One for each, because those who listen to one together are woken in a random order.
+            let (stop, stopped) = oneshot::channel();
+            stops.push(stop);
             lanes.spawn(lane::run(
                 self.gateway.clone(),
                 lane,
                 self.settings,
                 Arc::clone(bells.of(lane)),
-                stopped.clone(),
+                stopped,
             ));
         }
         shutdown.await;
-        // The receivers live in the lanes, which end only by this.
-        let _ = stop.send(true);
+        for stop in stops {
+            // The receivers live in the lanes, which end only by this.
+            let _ = stop.send(());
+        }
         let mut report = Drained::default();
         while let Some(drained) = lanes.join_next().await {
             match drained {

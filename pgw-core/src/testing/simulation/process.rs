@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::env::Env;
@@ -27,14 +27,16 @@ pub(super) async fn keep(world: Arc<World>, slot: usize) {
     loop {
         let life = Life::new();
         let gateway = build(&world, &life);
-        let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
+        let mut stops = Vec::new();
         for _ in 0..world.chance.workers {
-            let mut stopped = stopped.clone();
+            // One for each, so that equal worlds stop them in the same order.
+            let (stop, stopped) = oneshot::channel();
+            stops.push(stop);
             let worker = Worker::new(&gateway).with_settings(world.chance.worker);
             workers.spawn(worker.run(async move {
-                // An error cannot be: the sender lives until the workers are gone.
-                let _ = stopped.wait_for(|stop| *stop).await;
+                // An error cannot be: the senders live until the workers are told to stop or gone.
+                let _ = stopped.await;
             }));
         }
         world.put(slot, Some(Process { gateway, life: life.clone() }));
@@ -46,8 +48,10 @@ pub(super) async fn keep(world: Arc<World>, slot: usize) {
         }
         world.put(slot, None);
         if !life.is_over() {
-            // The sending side is only gone when this function is.
-            let _ = stop.send(true);
+            for stop in stops {
+                // A worker that ended by itself has nothing to be told.
+                let _: Result<(), ()> = stop.send(());
+            }
             tokio::select! {
                 biased;
                 () = life.over() => {}
