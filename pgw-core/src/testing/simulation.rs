@@ -18,6 +18,7 @@ mod process;
 mod wire;
 mod witness;
 mod world;
+mod write_aheads;
 
 use std::fmt;
 use std::sync::Arc;

@@ -151,7 +151,7 @@ impl Processor for Wire {
 
     async fn submit(&self, instruction: &Instruction) -> Result<Answer, ProcessorError> {
         self.dawdle().await;
-        self.witness.submitted(instruction);
+        self.witness.submitted(instruction, self.timeout);
         let transit = self.dice.wait(TRANSIT_MAX);
         let (sandbox, instruction) = (self.sandbox.clone(), instruction.clone());
         let witness = Arc::clone(&self.witness);
@@ -177,6 +177,7 @@ impl Processor for Wire {
 
     async fn cancel_by_key(&self, query: &LookUp) -> Result<Finding, ProcessorError> {
         self.dawdle().await;
+        self.witness.undone(query.key, self.timeout);
         let result = self.sandbox.cancel_by_key(query).await;
         self.witness.tell_owner(query.key, &format!("{} undone: {}", query.key, found(&result)));
         result

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ use crate::processor::Instruction;
 use crate::testing::faults::Watch;
 use crate::webhook::Endpoint;
 
+use super::write_aheads::{Effect, WriteAheads};
+
 /// What it saw.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
@@ -24,6 +27,7 @@ pub(super) struct Witness {
 struct Seen {
     started: Option<Instant>,
     operations: BTreeMap<OperationId, OperationState>,
+    aheads: WriteAheads,
     owners: BTreeMap<OperationId, PaymentId>,
     payments: BTreeMap<PaymentId, (u64, u64)>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
@@ -84,8 +88,8 @@ impl Witness {
         self.lock().owed.clone()
     }
 
-    /// A call goes out: its write-ahead must be there.
-    pub(super) fn submitted(&self, instruction: &Instruction) {
+    /// A call with this deadline goes out: its write-ahead must be there.
+    pub(super) fn submitted(&self, instruction: &Instruction, timeout: Duration) {
         self.tell(
             instruction.payment,
             &format!(
@@ -95,15 +99,13 @@ impl Witness {
                 instruction.confirmation
             ),
         );
-        let mut seen = self.lock();
-        let state = seen.operations.get(&instruction.key).copied();
-        if matches!(state, None | Some(OperationState::Queued)) {
-            let key = instruction.key;
-            seen.broken.push((
-                "nothing is sent before its write-ahead is committed",
-                format!("{key} was sent while its row says {state:?}"),
-            ));
-        }
+        let effect = Effect::Call(instruction.confirmation);
+        self.lock().sent(instruction.key, effect, timeout);
+    }
+
+    /// An undo with this deadline goes out: so must its own be.
+    pub(super) fn undone(&self, key: OperationId, timeout: Duration) {
+        self.lock().sent(key, Effect::Undo, timeout);
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -127,6 +129,7 @@ impl Seen {
                 Write::Payment(payment) => self.payment(payment, changes),
                 Write::Operation { operation, .. } => {
                     self.tell_of(operation);
+                    self.aheads.written(operation);
                     let before = self.operations.insert(operation.id, operation.state);
                     if before != Some(operation.state) {
                         moved = Some(operation.id);
@@ -150,6 +153,13 @@ impl Seen {
         }
         if let (Some(operation), false) = (moved, audited) {
             self.broken.push(("every move is audited", format!("{operation} moved without a row")));
+        }
+    }
+
+    fn sent(&mut self, key: OperationId, effect: Effect, timeout: Duration) {
+        if let Err(rule) = self.aheads.sent(key, effect, timeout) {
+            let state = self.operations.get(&key);
+            self.broken.push((rule, format!("{key}, {effect:?}, while its row says {state:?}")));
         }
     }
 
