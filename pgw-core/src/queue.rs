@@ -28,7 +28,7 @@ use crate::scope::Scope;
 /// of another lane, and does not wait when there is nothing.
 ///
 /// # Extend and settle
-/// Both check the fence. The holder of a lease that ran out and was claimed anew can neither extend nor settle; each says so
+/// Both check the fence. A lease that ran out and was not claimed anew can still be extended and settled by its holder. The holder of a lease that ran out and was claimed anew can neither extend nor settle; each says so
 /// with `false` and changes nothing.
 ///
 /// # Time

@@ -36,6 +36,9 @@ use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 /// whatever has become of the payment since. Of concurrent commits with one guard, at most one is applied; of
 /// concurrent commits with one key, exactly one.
 ///
+/// # Writes
+/// Of two writes of one row in one commit the later counts. What others refer to is written first, and endpoints last.
+///
 /// # Deliveries
 /// An event committed creates, in the same commit, one [`Delivery`] for each endpoint of its scope that
 /// [hears](Endpoint::hears) its type: endpoints as they were before the commit, less those the commit disables or
@@ -348,6 +351,9 @@ pub enum StorageError {
         "the change refers to a {0} that does not exist; this is a bug in pgw or in a custom plan"
     )]
     Missing(&'static str),
+    /// A stored row is not one that this version writes: it was changed by hand, or by a later version.
+    #[error("the storage holds a row that cannot be read")]
+    Corrupt(#[source] Source),
     /// The backend cannot do this here, for a reason it names.
     #[error("the storage cannot do this: {0}")]
     Unsupported(&'static str),

@@ -192,6 +192,21 @@ pub async fn a_stale_holder_can_neither_extend_nor_settle(fixture: &dyn QueueFix
     }
 }
 
+/// "A lease that ran out and was not claimed anew can still be extended and settled by its holder."
+pub async fn a_lease_that_nobody_claimed_anew_is_still_its_holders(fixture: &dyn QueueFixture) {
+    let (queue, samples) = (fixture.queue().await, Samples::new(22));
+    for lane in Lane::ALL {
+        enqueue(fixture, &samples, lane, &[Duration::ZERO]).await;
+        let held = claim_one(&*queue, lane).await;
+        fixture.advance(LEASE * 2).await;
+        assert!(extend(&*queue, &held).await, "nobody else has it");
+        assert_eq!(claim(&*queue, lane, 9).await, [], "the extended lease does not hold");
+        fixture.advance(LEASE * 2).await;
+        assert!(settle(&*queue, &held, Verdict::Done).await, "nobody else has it");
+        assert_eq!(claim(&*queue, lane, 9).await, [], "it was done");
+    }
+}
+
 /// "Both check the fence": of a claim nobody was given.
 pub async fn an_invented_fence_holds_nothing(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(13));
@@ -287,7 +302,8 @@ pub async fn a_buried_job_is_never_claimed_again(fixture: &dyn QueueFixture) {
     }
 }
 
-/// "A claim nobody heard of ends with its lease": a dropped claim loses no job.
+/// "A claim nobody heard of ends with its lease": a dropped claim loses no job. It may still be under way when it was dropped, so the
+/// jobs may come back one lease after the other.
 pub async fn a_dropped_claim_ends_with_its_lease(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(19));
     let expected = enqueue(fixture, &samples, Lane::Operations, &[Duration::ZERO; 3]).await;
@@ -295,10 +311,15 @@ pub async fn a_dropped_claim_ends_with_its_lease(fixture: &dyn QueueFixture) {
         drop(dropped_after(polls, queue.claim(Lane::Operations, 9, LEASE)).await);
         fixture.advance(LEASE * 2).await;
     }
-    let mut given = jobs(&claim(&*queue, Lane::Operations, 9).await);
-    let mut expected = expected;
-    given.sort();
-    expected.sort();
+    let expected: BTreeSet<Job> = expected.into_iter().collect();
+    let mut given = BTreeSet::new();
+    for _ in 0..100 {
+        given.extend(jobs(&claim(&*queue, Lane::Operations, 9).await));
+        if given.len() >= expected.len() {
+            break;
+        }
+        fixture.advance(LEASE * 2).await;
+    }
     assert_eq!(given, expected);
 }
 

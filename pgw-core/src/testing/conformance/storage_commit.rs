@@ -231,6 +231,37 @@ pub async fn a_later_write_replaces_the_row(fixture: &dyn StorageFixture) {
     assert_eq!(state.operations, [charge], "the operation was replaced, not added");
 }
 
+/// "Of two writes of one row in one commit the later counts": of every kind of row that can be replaced.
+pub async fn of_two_writes_of_one_row_the_later_counts(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(26));
+    let (creation, delivery) = delivering(&*storage, &samples).await;
+    let (first, second) = (samples.touched(&creation.payment), samples.touched(&creation.payment));
+    let second = crate::payment::Payment { needs_review: true, ..second };
+    let (mut early, mut late) = (creation.charge.clone(), creation.charge.clone());
+    (early.attempts, late.attempts) = (1, 2);
+    let retried = |attempts| Delivery { version: 2, attempts, ..delivery.clone() };
+    let changes = replacing(&first)
+        .write(Write::Operation { operation: Box::new(early), due_in: None })
+        .write(Write::Delivery { delivery: Box::new(retried(1)), due_in: None })
+        .write(Write::Payment(Box::new(second.clone())))
+        .write(Write::Operation { operation: Box::new(late.clone()), due_in: Some(Duration::ZERO) })
+        .write(Write::Delivery { delivery: Box::new(retried(2)), due_in: Some(Duration::ZERO) })
+        .write(Write::Cursor { consumer: "mail".into(), position: 3 })
+        .write(Write::Cursor { consumer: "mail".into(), position: 5 });
+    let due = apply(&*storage, changes).await;
+    assert!(due.len() <= 2, "each job once: {due:?}");
+    let scope = samples.scope();
+    let state = storage.payment(scope, second.id).await.expect(READS).expect("it is there");
+    assert_eq!((state.payment, state.operations), (second, vec![late]));
+    let found = storage.delivery(scope, delivery.id).await.expect(READS).expect("it is there");
+    assert_eq!(found.delivery, retried(2));
+    assert!(
+        storage.due(&creation.job()).await.expect(READS).is_some(),
+        "the later write made it due"
+    );
+    assert_eq!(storage.cursor(scope, "mail").await.expect(READS), 5);
+}
+
 /// "Operations are oldest first, by the order they were written"; a replaced one keeps its place.
 pub async fn operations_keep_the_order_they_were_first_written_in(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(17));

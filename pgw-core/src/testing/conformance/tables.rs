@@ -25,6 +25,7 @@ macro_rules! storage_conformance_table {
                 an_operation_without_its_payment_is_refused
                 the_same_changes_again_conflict
                 a_later_write_replaces_the_row
+                of_two_writes_of_one_row_the_later_counts
                 operations_keep_the_order_they_were_first_written_in
                 a_commit_is_seen_through_every_handle
                 a_reader_never_sees_half_a_commit
@@ -233,6 +234,7 @@ macro_rules! queue_conformance_table {
                 an_extended_claim_is_held_longer
                 an_extension_counts_from_now
                 a_stale_holder_can_neither_extend_nor_settle
+                a_lease_that_nobody_claimed_anew_is_still_its_holders
                 an_invented_fence_holds_nothing
                 extend_and_settle_answer_for_each_claim
                 a_done_job_is_forgotten
