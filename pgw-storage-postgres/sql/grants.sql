@@ -1,0 +1,31 @@
+-- Two roles: the owner runs migrations and retention, the application reads and writes rows and can do no DDL.
+-- Run as a superuser or as the database's owner, after replacing the three names:
+--   {schema}  the schema (pgw)        {owner}  the role that owns it        {app}  the role the application connects as
+--
+-- The audit log is append-only for the application: it may insert and read, never change or delete. Nothing else is deleted either.
+
+alter schema {schema} owner to {owner};
+alter table {schema}.migrations owner to {owner};
+alter table {schema}.payments owner to {owner};
+alter table {schema}.operations owner to {owner};
+alter table {schema}.events owner to {owner};
+alter table {schema}.feeds owner to {owner};
+alter table {schema}.idempotency_keys owner to {owner};
+alter table {schema}.conflicts owner to {owner};
+alter table {schema}.endpoints owner to {owner};
+alter table {schema}.deliveries owner to {owner};
+alter table {schema}.attempts owner to {owner};
+alter table {schema}.api_keys owner to {owner};
+alter table {schema}.cursors owner to {owner};
+alter table {schema}.audit owner to {owner};
+alter table {schema}.leases owner to {owner};
+grant usage on schema {schema} to {app};
+
+grant select, insert, update on
+    {schema}.payments, {schema}.operations, {schema}.events, {schema}.feeds, {schema}.idempotency_keys, {schema}.conflicts,
+    {schema}.endpoints, {schema}.deliveries, {schema}.attempts, {schema}.api_keys, {schema}.cursors
+    to {app};
+grant select, insert on {schema}.audit to {app};
+-- Locking a lease's row needs the right to update it.
+grant select, update on {schema}.leases to {app};
+grant select on {schema}.migrations to {app};

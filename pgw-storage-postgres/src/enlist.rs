@@ -1,0 +1,166 @@
+//! `PgEnlisted`: storage inside the host's own transaction.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use pgw_core::changes::{Changes, Committed};
+use pgw_core::notifier::Hint;
+use pgw_core::queue::Lane;
+use pgw_core::storage::StorageError;
+use pgw_core::timestamp::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::{Postgres, Row as _, Transaction};
+use tokio::sync::Mutex;
+
+use crate::batch::commit_here;
+use crate::builder::Engine;
+use crate::database::{Database, Session};
+use crate::error::{Doubt, read_error, write_error};
+use crate::notifier::{channel, payload};
+use crate::sql::{Bound, Sql, Statement};
+use crate::steps::Stopped;
+
+/// Storage that works inside a transaction of the host's: see [`PgStorage::enlist`](crate::PgStorage::enlist).
+///
+/// # Contract
+/// It is a [`Storage`](pgw_core::storage::Storage): what it commits is applied when, and only when, the host commits. Until then other
+/// connections do not see it, and an idempotency key that it claimed makes others who come with the same key wait or be refused.
+///
+/// After [`Conflict`](StorageError::Conflict), [`KeyReused`](StorageError::KeyReused), a replay or
+/// [`Missing`](StorageError::Missing) nothing was written and the transaction is usable. After any other error PostgreSQL has
+/// usually aborted it: roll it back.
+///
+/// Hints go out with the host's commit. There are no retries inside: a serialization failure is the host's to repeat, whole.
+///
+/// # Errors
+/// [`StorageError::Unsupported`] in a transaction that is not at READ COMMITTED, before anything is written: at other levels a guard
+/// would be judged by an old snapshot.
+///
+/// # Cancel safety
+/// A dropped call may have been applied inside the transaction or not. Roll it back.
+pub struct PgEnlisted<'t, 'c> {
+    database: Arc<Database>,
+    transaction: Mutex<&'t mut Transaction<'c, Postgres>>,
+    engine: Engine,
+    is_checked: AtomicBool,
+}
+
+impl<'t, 'c> PgEnlisted<'t, 'c> {
+    pub(crate) fn new(
+        database: Arc<Database>,
+        engine: Engine,
+        transaction: &'t mut Transaction<'c, Postgres>,
+    ) -> Self {
+        let transaction = Mutex::new(transaction);
+        Self { database, transaction, engine, is_checked: AtomicBool::new(false) }
+    }
+
+    pub(crate) async fn commit_changes(&self, changes: Changes) -> Result<Committed, StorageError> {
+        self.check_isolation().await?;
+        let mut transaction = self.transaction.lock().await;
+        let committed =
+            commit_here(&mut transaction, &self.database, &changes, self.engine).await?;
+        if let Committed::Applied { due } = &committed {
+            let hints = hints(&changes, due);
+            for payload in payload(None, &hints) {
+                const NOTIFY: &str = "select pg_notify($1, $2)";
+                let bound = Bound::new().and(channel(self.database.sql.schema())).and(payload);
+                let notify = self.database.sql.text(NOTIFY).with(bound);
+                let notify = notify.persistent(self.database.is_persistent());
+                notify.execute(&mut ***transaction).await.map_err(aborted)?;
+            }
+        }
+        Ok(committed)
+    }
+
+    pub(crate) async fn stamp(&self, limit: usize) -> Result<usize, StorageError> {
+        self.check_isolation().await?;
+        let mut transaction = self.transaction.lock().await;
+        self.database.sweep(&mut transaction).stamp(limit).await.map_err(stopped)
+    }
+
+    pub(crate) async fn purge(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StorageError> {
+        self.check_isolation().await?;
+        let mut transaction = self.transaction.lock().await;
+        self.database.sweep(&mut transaction).purge(before, limit).await.map_err(stopped)
+    }
+
+    async fn check_isolation(&self) -> Result<(), StorageError> {
+        const LEVEL: &str = "select current_setting('transaction_isolation')";
+        if self.is_checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let rows = self.rows(self.database.sql.text(LEVEL), Bound::new()).await?;
+        let level =
+            rows.first().map(|row| row.try_get::<String, _>(0)).transpose().map_err(read_error)?;
+        if level.as_deref() != Some("read committed") {
+            return Err(StorageError::Unsupported(
+                "pgw inside a transaction that is not at READ COMMITTED: begin it without another isolation level",
+            ));
+        }
+        self.is_checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What others hear when the host commits.
+fn hints(changes: &Changes, due: &[(pgw_core::queue::Job, std::time::Duration)]) -> Vec<Hint> {
+    use pgw_core::changes::Write;
+    let mut hints = Vec::new();
+    for lane in Lane::ALL {
+        if due.iter().any(|(job, due_in)| job.lane() == lane && due_in.is_zero()) {
+            hints.push(Hint::Work(lane));
+        }
+    }
+    for write in &changes.writes {
+        if let Write::Payment(payment) = write {
+            hints.push(Hint::Payment { scope: payment.scope.clone(), id: payment.id });
+        }
+    }
+    if changes.writes.iter().any(|write| matches!(write, Write::Event(_) | Write::EventTo { .. })) {
+        hints.push(Hint::Events);
+    }
+    hints
+}
+
+fn stopped(stopped: Stopped) -> StorageError {
+    match stopped {
+        Stopped::Refused(error) => error,
+        Stopped::Failed(error) => aborted(error),
+    }
+}
+
+fn aborted(error: sqlx::Error) -> StorageError {
+    write_error(error, Doubt::NotApplied)
+}
+
+#[async_trait]
+impl Session for PgEnlisted<'_, '_> {
+    fn sql(&self) -> &Sql {
+        &self.database.sql
+    }
+
+    fn offset(&self) -> i64 {
+        self.database.clock.offset()
+    }
+
+    async fn rows(&self, statement: Statement, bound: Bound) -> Result<Vec<PgRow>, StorageError> {
+        let mut transaction = self.transaction.lock().await;
+        let query = statement.with(bound).persistent(self.database.is_persistent());
+        query.fetch_all(&mut ***transaction).await.map_err(read_error)
+    }
+}
+
+impl fmt::Debug for PgEnlisted<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgEnlisted")
+            .field("schema", self.database.sql.schema())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,268 @@
+//! Migrations: plain SQL, in order, each once, in a table of our own.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use crate::schema::Schema;
+use crate::sql::filled;
+
+/// One step of the schema.
+#[derive(Debug, Clone, Copy)]
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "init", sql: include_str!("../migrations/0001_init.sql") }];
+
+const GRANTS: &str = include_str!("../sql/grants.sql");
+
+/// What the schema needs to be up to date with this crate.
+///
+/// Each migration is one transaction: it is applied whole and noted in `{schema}.migrations` with the checksum of its text, or nothing
+/// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes), so that processes of the version
+/// before work on until they are replaced.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use pgw_storage_postgres::{Migrator, Schema, sqlx::{Connection, PgConnection}};
+///
+/// let mut owner = PgConnection::connect("postgres://owner@localhost/shop").await?;
+/// let migrator = Migrator::new(Schema::default());
+/// for pending in migrator.pending(&mut owner).await? {
+///     println!("to do: {pending}");
+/// }
+/// for applied in migrator.run(&mut owner).await? {
+///     println!("done: {applied}");
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Migrator {
+    schema: Schema,
+    lock: Lock,
+}
+
+/// How two migrators at once are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Lock {
+    /// An advisory lock that ends with the transaction.
+    #[default]
+    Advisory,
+    /// None: for engines without advisory locks. Two at once may then both try; the second fails and changes nothing.
+    None,
+}
+
+impl Migrator {
+    /// Migrations of this schema.
+    pub const fn new(schema: Schema) -> Self {
+        Self { schema, lock: Lock::Advisory }
+    }
+
+    /// With another lock.
+    pub const fn with_lock(mut self, lock: Lock) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// What [`run`](Self::run) would do, as `0001 init`; changes nothing.
+    ///
+    /// # Errors
+    /// [`MigrateError`].
+    pub async fn pending(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<String>, MigrateError> {
+        let applied = self.applied(connection).await?;
+        check(&applied)?;
+        Ok(MIGRATIONS.iter().skip(applied.len()).map(label).collect())
+    }
+
+    /// Applies what is missing; what it did. The connection is the schema's owner's, and may not be in a transaction.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; migrations before the one that failed stay applied.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves whole migrations only. Drop its connection too: it may be inside a transaction.
+    pub async fn run(&self, connection: &mut PgConnection) -> Result<Vec<String>, MigrateError> {
+        let mut done = Vec::new();
+        loop {
+            let mut transaction = connection.begin().await?;
+            self.guard(&mut transaction).await?;
+            sqlx::raw_sql(filled(&self.schema, TABLE)).execute(&mut *transaction).await?;
+            let applied = self.applied(&mut transaction).await?;
+            check(&applied)?;
+            let Some(next) = MIGRATIONS.get(applied.len()) else {
+                transaction.commit().await?;
+                return Ok(done);
+            };
+            sqlx::raw_sql(filled(&self.schema, next.sql)).execute(&mut *transaction).await?;
+            sqlx::query(filled(&self.schema, NOTE))
+                .persistent(false)
+                .bind(next.version)
+                .bind(next.name)
+                .bind(checksum(next.sql))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            done.push(label(next));
+        }
+    }
+
+    /// Every migration as plain SQL, for those who run their own: with psql, or in a pipeline with other migrations. Run once, on a
+    /// database without the schema; [`run`](Self::run) then finds everything applied.
+    #[must_use]
+    pub fn export(&self) -> String {
+        let mut sql = String::from("begin;\n");
+        sql.push_str(&self.filled(TABLE));
+        for migration in MIGRATIONS {
+            // Writing to a String cannot fail.
+            let _ = writeln!(sql, "\n-- {}", label(migration));
+            sql.push_str(&self.filled(migration.sql));
+            let _ = writeln!(
+                sql,
+                "\ninsert into {}.migrations (version, name, checksum) values ({}, '{}', '{}');",
+                self.schema,
+                migration.version,
+                migration.name,
+                checksum(migration.sql)
+            );
+        }
+        sql.push_str("\ncommit;\n");
+        sql
+    }
+
+    /// What the owner grants to the role that the application connects as: rows, no DDL, and an audit log that can only be added to.
+    /// The names are put in as they are: they are the caller's own.
+    #[must_use]
+    pub fn grants(&self, owner: &str, app: &str) -> String {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        self.filled(GRANTS).replace("{owner}", &quoted(owner)).replace("{app}", &quoted(app))
+    }
+
+    /// Whether the schema is the one that this crate needs.
+    ///
+    /// # Errors
+    /// [`MigrateError::Behind`] when migrations are missing, and the others.
+    pub async fn verify(&self, connection: &mut PgConnection) -> Result<(), MigrateError> {
+        let applied = self.applied(connection).await?;
+        check(&applied)?;
+        if applied.len() < MIGRATIONS.len() {
+            return Err(MigrateError::Behind { applied: applied.len(), wanted: MIGRATIONS.len() });
+        }
+        Ok(())
+    }
+
+    async fn guard(&self, connection: &mut PgConnection) -> Result<(), MigrateError> {
+        const WAIT: &str =
+            "select pg_advisory_xact_lock(hashtextextended('pgw migrations ' || $1, 0))";
+        if self.lock == Lock::Advisory {
+            sqlx::query(WAIT)
+                .persistent(false)
+                .bind(self.schema.as_str())
+                .execute(connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn applied(&self, connection: &mut PgConnection) -> Result<Vec<Applied>, MigrateError> {
+        const APPLIED: &str = "select version, checksum from {schema}.migrations order by version";
+        let name = format!("{}.migrations", self.schema);
+        let found = sqlx::query("select to_regclass($1) is not null").persistent(false).bind(name);
+        if !found.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(filled(&self.schema, APPLIED))
+            .persistent(false)
+            .fetch_all(connection)
+            .await?;
+        rows.iter()
+            .map(|row| Ok(Applied { version: row.try_get(0)?, checksum: row.try_get(1)? }))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(MigrateError::from)
+    }
+
+    fn filled(&self, template: &str) -> String {
+        template.replace("{schema}", self.schema.as_str())
+    }
+}
+
+/// A migration that the database has.
+struct Applied {
+    version: i64,
+    checksum: String,
+}
+
+/// Whether what was applied is the beginning of what there is.
+fn check(applied: &[Applied]) -> Result<(), MigrateError> {
+    for (n, one) in applied.iter().enumerate() {
+        let Some(known) = MIGRATIONS.get(n) else {
+            return Err(MigrateError::Ahead { version: one.version });
+        };
+        if known.version != one.version {
+            return Err(MigrateError::Ahead { version: one.version });
+        }
+        if checksum(known.sql) != one.checksum {
+            return Err(MigrateError::Changed { version: one.version });
+        }
+    }
+    Ok(())
+}
+
+fn checksum(sql: &str) -> String {
+    Sha256::digest(sql.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn label(migration: &Migration) -> String {
+    format!("{:04} {}", migration.version, migration.name)
+}
+
+/// Why the schema is not up to date.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// Migrations are missing.
+    #[error("the schema has {applied} of {wanted} migrations: run them, as the schema's owner")]
+    Behind {
+        /// How many there are.
+        applied: usize,
+        /// How many this version needs.
+        wanted: usize,
+    },
+    /// The schema was migrated by a later version.
+    #[error("the schema has migration {version}, which this version does not know: update pgw")]
+    Ahead {
+        /// The unknown migration.
+        version: i64,
+    },
+    /// The text of an applied migration is not the one that was applied.
+    #[error("migration {version} was applied with another text than this version has")]
+    Changed {
+        /// The migration.
+        version: i64,
+    },
+    /// The database did not do it.
+    #[error("the database did not run the migrations")]
+    Database(#[from] sqlx::Error),
+}
+
+const TABLE: &str = "create schema if not exists {schema};
+create table if not exists {schema}.migrations (
+    version bigint primary key,
+    name text not null,
+    checksum text not null,
+    applied_at timestamptz not null default now()
+);
+";
+const NOTE: &str = "insert into {schema}.migrations (version, name, checksum) values ($1, $2, $3)";

@@ -1,0 +1,647 @@
+//! `PgQueue`: the due rows themselves, claimed with a lease and a fence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pgw_core::payment::Fence;
+use pgw_core::processor::Source;
+use pgw_core::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement, Verdict};
+use pgw_core::scope::MerchantId;
+use pgw_core::storage::StorageError;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::builder::Engine;
+use crate::columns::{Columns, Read};
+use crate::database::{Database, Session as _};
+use crate::error::corrupt;
+use crate::read::job;
+use crate::rows::is_live;
+use crate::sql::{Bound, Statement, Template};
+use crate::table::NOW;
+use crate::value::{bits, fence, micros};
+
+/// The queue of a [`PgStorage`](crate::PgStorage): a job is due because its row is, so nothing is pushed and nothing can be lost.
+///
+/// A claim writes a lease and a fence into the row; leases are judged by the server's clock. A write of the row ends its claim. A job that
+/// was claimed [`CLAIMS_MAX`](Self::CLAIMS_MAX) times without being done is buried.
+///
+/// No endpoint holds the lane: of one endpoint's deliveries at most [`PER_ENDPOINT_MAX`](Self::PER_ENDPOINT_MAX) are out at a time.
+///
+/// ```no_run
+/// # async fn run(pg: pgw_storage_postgres::PgStorage) -> Result<(), pgw_core::queue::QueueError> {
+/// use pgw_core::queue::{Lane, Queue as _};
+/// let depth = pg.queue().depth(Lane::Deliveries).await?;
+/// println!("{} deliveries are due, the oldest for {:?}", depth.ready, depth.oldest);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PgQueue {
+    database: Arc<Database>,
+    claims: Claims,
+    engine: Engine,
+}
+
+/// How jobs are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Claims {
+    /// `FOR UPDATE SKIP LOCKED`: claimers never wait for each other.
+    #[default]
+    SkipLocked,
+    /// An `UPDATE` that checks again what it found: for engines that cannot skip locked rows.
+    Conditional,
+}
+
+impl PgQueue {
+    /// How often a job is given out before it counts as poison. A job is released again and again while a processor is down, so this is
+    /// far above what retries of one outage come to.
+    pub const CLAIMS_MAX: u32 = 1_000;
+    /// Most deliveries of one endpoint that are claimed at a time.
+    pub const PER_ENDPOINT_MAX: usize = 16;
+
+    pub(crate) const fn new(database: Arc<Database>, claims: Claims, engine: Engine) -> Self {
+        Self { database, claims, engine }
+    }
+
+    /// Buried jobs, each with the reason; at most `limit`.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn buried(
+        &self,
+        lane: Lane,
+        limit: usize,
+    ) -> Result<Vec<(Job, Box<str>)>, QueueError> {
+        let Some(table) = Table::of(lane) else { return Ok(Vec::new()) };
+        let statement = self.database.sql.shape(table.shape(BURIED), || {
+            let mut sql = Template::default();
+            sql.push("select merchant, live, ")
+                .push(table.ids)
+                .push(", buried from {schema}.")
+                .push(table.name);
+            sql.push(" where buried is not null order by merchant, live, ")
+                .push(table.key)
+                .push(" limit $1");
+            sql
+        });
+        let bound = Bound::new().and(crate::read::rows_of(limit));
+        let rows = self.database.rows(statement, bound).await.map_err(unavailable)?;
+        all(&rows, |from| {
+            let job = job(from, lane)?;
+            Ok((job, from.next::<&str>()?.into()))
+        })
+    }
+
+    async fn write(
+        &self,
+        statement: Statement,
+        bound: impl Fn() -> Bound + Send + Sync + 'static,
+    ) -> Result<Vec<PgRow>, QueueError> {
+        self.database.write(statement, bound).await.map_err(unavailable)
+    }
+
+    /// Claims of one merchant, or of all.
+    async fn claim_of(
+        &self,
+        table: Table,
+        max: usize,
+        lease: Duration,
+        merchant: Option<MerchantId>,
+        reach: Reach,
+    ) -> Result<Claimed, QueueError> {
+        let claims = self.claims;
+        let mut shape = table.shape(CLAIM) | (reach as u32) << 6;
+        shape |= u32::from(claims == Claims::Conditional) << 5 | u32::from(merchant.is_some()) << 4;
+        let has_merchant = merchant.is_some();
+        let statement =
+            self.database.sql.shape(shape, || compose_claim(table, claims, reach, has_merchant));
+        let (offset, lease) = (self.database.clock.offset(), micros(lease));
+        // Told apart from every other claim's by its randomness, and from this claim's others by a hash of the row's id.
+        let fences = bits(self.database.env.u64());
+        let limit = crate::read::rows_of(max);
+        let rows = self.write(statement, move || {
+            let mut bound = Bound::new().and(offset).and(limit).and(lease).and(fences);
+            if let Some(merchant) = &merchant {
+                bound.add(merchant.as_str());
+            }
+            bound
+        });
+        let (jobs, looked): (Vec<PgRow>, Vec<PgRow>) = rows
+            .await?
+            .into_iter()
+            .partition(|row| row.try_get(0).is_ok_and(|of: &str| !of.is_empty()));
+        let looked_at = looked.first().map_or(Ok(0), |row| row.try_get::<i64, _>(7));
+        let looked_at = looked_at.map_err(|error| unavailable(corrupt(Box::new(error))))?;
+        let mut claims = all(&jobs, |from| {
+            let job = job(from, table.lane)?;
+            let (fence_bits, count) = (from.next::<i64>()?, from.count()?);
+            let (is_buried, place) = (from.next::<bool>()?, from.next::<i64>()?);
+            let claim = Claim { job, fence: Fence(fence(fence_bits)), claims: count };
+            Ok((place, is_buried, claim))
+        })?;
+        claims.sort_by_key(|(place, ..)| *place);
+        let claims = claims.into_iter().filter(|(_, is_buried, _)| !is_buried);
+        let claims = claims.map(|(.., claim)| claim).collect();
+        Ok(Claimed { claims, looked_at: usize::try_from(looked_at).unwrap_or(0) })
+    }
+
+    /// Claims what has been due for longest; of deliveries, also what is behind those of an endpoint that has enough out.
+    async fn claim_fairly(
+        &self,
+        table: Table,
+        max: usize,
+        lease: Duration,
+        merchant: Option<MerchantId>,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let mut claimed = self.claim_of(table, max, lease, merchant.clone(), Reach::Head).await?;
+        let hides = claimed.claims.len() < max && claimed.looked_at >= max.saturating_mul(HEAD);
+        if table.lane == Lane::Deliveries && hides {
+            let room = max - claimed.claims.len();
+            let behind = self.claim_of(table, room, lease, merchant, Reach::EachEndpoint).await?;
+            claimed.claims.extend(behind.claims);
+        }
+        Ok(claimed.claims)
+    }
+
+    /// Merchants with due work.
+    async fn merchants(&self, table: Table, max: usize) -> Result<Vec<MerchantId>, QueueError> {
+        let statement = self.database.sql.shape(table.shape(MERCHANTS), || {
+            let mut sql = Template::default();
+            sql.push("select merchant from {schema}.").push(table.name).push(" where ");
+            sql.push(DUE).push(" and due_at <= ").push(NOW);
+            // What is out is nobody's turn.
+            sql.push(" and (claimed_until is null or claimed_until <= ").push(NOW);
+            sql.push(") group by merchant order by min(due_at) limit $2");
+            sql
+        });
+        let bound = Bound::new().and(self.database.clock.offset()).and(crate::read::rows_of(max));
+        let rows = self.database.rows(statement, bound).await.map_err(unavailable)?;
+        all(&rows, |from| Ok(from.next::<&str>()?.parse()?))
+    }
+
+    /// Runs a statement about held jobs; for each, whether it was held. On a distributed engine, a statement for each merchant.
+    async fn about(
+        &self,
+        what: u32,
+        compose: fn(Table, bool) -> Template,
+        claims: &[(&Claim, End)],
+        lease: Duration,
+    ) -> Result<Vec<bool>, QueueError> {
+        let mut held = vec![false; claims.len()];
+        let mut groups: BTreeMap<(Lane, Option<&MerchantId>), Vec<Held<'_>>> = BTreeMap::new();
+        for (n, (claim, end)) in (0..).zip(claims) {
+            let merchant = match self.engine {
+                Engine::Single => None,
+                Engine::Distributed => Some(&claim.job.scope().merchant),
+            };
+            groups.entry((claim.job.lane(), merchant)).or_default().push((n, claim, end.clone()));
+        }
+        for ((lane, merchant), group) in groups {
+            let Some(table) = Table::of(lane) else { continue };
+            let has_merchant = merchant.is_some();
+            let shape = table.shape(what) | u32::from(has_merchant) << 4;
+            let statement = self.database.sql.shape(shape, || compose(table, has_merchant));
+            let (held_rows, merchant) = (HeldRows::of(&group), merchant.cloned());
+            let (offset, lease) = (self.database.clock.offset(), micros(lease));
+            let rows = self.write(statement, move || {
+                let bound = held_rows.bind(offset, lease);
+                match &merchant {
+                    Some(merchant) => bound.and(merchant.as_str()),
+                    None => bound,
+                }
+            });
+            let rows = rows.await?;
+            for n in all(&rows, |from| from.next::<i32>())? {
+                if let Some(slot) = usize::try_from(n).ok().and_then(|n| held.get_mut(n)) {
+                    *slot = true;
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+#[async_trait]
+impl Queue for PgQueue {
+    async fn push(&self, _jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
+        // The rows are the queue.
+        Ok(())
+    }
+
+    async fn claim(
+        &self,
+        lane: Lane,
+        max: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let Some(table) = Table::of(lane).filter(|_| max > 0) else { return Ok(Vec::new()) };
+        if self.engine == Engine::Single {
+            return self.claim_fairly(table, max, lease, None).await;
+        }
+        let mut claims = Vec::new();
+        for merchant in self.merchants(table, max).await? {
+            let room = max - claims.len();
+            if room == 0 {
+                break;
+            }
+            claims.extend(self.claim_fairly(table, room, lease, Some(merchant)).await?);
+        }
+        Ok(claims)
+    }
+
+    async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>, QueueError> {
+        let claims: Vec<_> = claims.iter().map(|claim| (claim, End::Held)).collect();
+        self.about(EXTEND, compose_extend, &claims, lease).await
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
+        let claims: Vec<_> =
+            settlements.iter().map(|one| (&one.claim, End::of(&one.verdict))).collect();
+        self.about(SETTLE, compose_settle, &claims, Duration::ZERO).await
+    }
+
+    async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
+        let Some(table) = Table::of(lane) else { return Ok(Depth::default()) };
+        let statement = self.database.sql.shape(table.shape(DEPTH), || compose_depth(table));
+        let bound = Bound::new().and(self.database.clock.offset());
+        let rows = self.database.rows(statement, bound).await.map_err(unavailable)?;
+        let depth = all(&rows, |from| {
+            Ok(Depth {
+                ready: from.count()?,
+                delayed: from.count()?,
+                in_flight: from.count()?,
+                dead: from.count()?,
+                oldest: Duration::from_micros(from.count()?),
+            })
+        })?;
+        Ok(depth.first().copied().unwrap_or_default())
+    }
+}
+
+struct Claimed {
+    claims: Vec<Claim>,
+    /// How many due jobs were looked at.
+    looked_at: usize,
+}
+
+/// How far a claim of deliveries looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// At those that have been due for longest, whosever they are.
+    Head,
+    /// At those that have been due for longest of each endpoint.
+    EachEndpoint,
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone)]
+enum End {
+    Held,
+    Done,
+    Released(Duration),
+    Buried(Box<str>),
+}
+
+impl End {
+    fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Release { due_in } => Self::Released(*due_in),
+            // PostgreSQL's texts cannot hold NUL.
+            Verdict::Bury { reason } => Self::Buried(reason.replace('\0', "").into()),
+            // Done, and what a later version may add: the rows are the truth, so forgetting is always safe.
+            _ => Self::Done,
+        }
+    }
+}
+
+/// A held job, by the place of its answer, and how its claim ends.
+type Held<'c> = (i32, &'c Claim, End);
+
+/// Held jobs as arrays, owned: a statement may be repeated.
+struct HeldRows {
+    items: Vec<i32>,
+    merchants: Vec<String>,
+    live: Vec<bool>,
+    first: Vec<Uuid>,
+    second: Vec<Uuid>,
+    fences: Vec<i64>,
+    done: Vec<bool>,
+    due_in: Vec<Option<i64>>,
+    buried: Vec<Option<String>>,
+}
+
+impl HeldRows {
+    fn of(group: &[Held<'_>]) -> Self {
+        let ids = |claim: &Claim| match &claim.job {
+            Job::Operation { payment, operation, .. } => (payment.as_uuid(), operation.as_uuid()),
+            Job::Delivery { delivery, .. } => {
+                (delivery.event().as_uuid(), delivery.endpoint().as_uuid())
+            }
+            // No row has these.
+            _ => (Uuid::nil(), Uuid::nil()),
+        };
+        Self {
+            items: group.iter().map(|(n, ..)| *n).collect(),
+            merchants: group.iter().map(|(_, c, _)| c.job.scope().merchant.to_string()).collect(),
+            live: group.iter().map(|(_, c, _)| is_live(c.job.scope().mode)).collect(),
+            first: group.iter().map(|(_, claim, _)| ids(claim).0).collect(),
+            second: group.iter().map(|(_, claim, _)| ids(claim).1).collect(),
+            fences: group.iter().map(|(_, claim, _)| bits(claim.fence.0)).collect(),
+            done: group.iter().map(|(.., end)| matches!(end, End::Done)).collect(),
+            due_in: group
+                .iter()
+                .map(|(.., end)| match end {
+                    End::Released(due_in) => Some(micros(*due_in)),
+                    _ => None,
+                })
+                .collect(),
+            buried: group
+                .iter()
+                .map(|(.., end)| match end {
+                    End::Buried(reason) => Some(reason.to_string()),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
+    fn bind(&self, offset: i64, lease: i64) -> Bound {
+        Bound::new()
+            .and(offset)
+            .and(lease)
+            .and(&self.items[..])
+            .and(&self.merchants[..])
+            .and(&self.live[..])
+            .and(&self.first[..])
+            .and(&self.second[..])
+            .and(&self.fences[..])
+            .and(&self.done[..])
+            .and(&self.due_in[..])
+            .and(&self.buried[..])
+    }
+}
+
+/// The table of a lane.
+#[derive(Debug, Clone, Copy)]
+struct Table {
+    lane: Lane,
+    name: &'static str,
+    /// The two ids a job is made of.
+    ids: &'static str,
+    /// The key's columns after merchant and mode.
+    key: &'static str,
+    /// The two ids of a row that was taken.
+    returned: &'static str,
+    /// A number that tells rows apart.
+    hash: &'static str,
+    /// The row of the held job `i`.
+    is_held: &'static str,
+    number: u32,
+}
+
+impl Table {
+    const fn of(lane: Lane) -> Option<Self> {
+        match lane {
+            Lane::Operations => Some(Self {
+                lane,
+                name: "operations",
+                ids: "payment, id",
+                key: "id",
+                is_held: "t.merchant = i.merchant and t.live = i.live and t.id = i.second and t.payment = i.first",
+                returned: "t.payment, t.id",
+                hash: "uuid_hash_extended(t.id, 0)",
+                number: 0,
+            }),
+            Lane::Deliveries => Some(Self {
+                lane,
+                name: "deliveries",
+                ids: "event, endpoint",
+                key: "event, endpoint",
+                is_held: "t.merchant = i.merchant and t.live = i.live and t.event = i.first and t.endpoint = i.second",
+                returned: "t.event, t.endpoint",
+                hash: "uuid_hash_extended(t.event, 0) # uuid_hash_extended(t.endpoint, 1)",
+                number: 1,
+            }),
+            // A lane that this backend does not know has no rows here.
+            _ => None,
+        }
+    }
+
+    const fn shape(self, what: u32) -> u32 {
+        SHAPES | self.number << 8 | what << 9
+    }
+}
+
+/// The condition of the indexes of due rows.
+const DUE: &str = "due_at is not null and buried is null";
+
+/// The statement of a claim. The row without a merchant is no job: it says how many due rows were looked at.
+///
+/// The rows to take are found by where they lie (`ctid`), locked and updated in one go. By their keys they would be joined, and a planner
+/// that does not know how many there will be reads the whole table for that; only a distributed engine, which has no such address, is
+/// asked by keys, and for one merchant.
+fn compose_claim(table: Table, claims: Claims, reach: Reach, has_merchant: bool) -> Template {
+    let mut sql = Template::default();
+    let of_merchant = if has_merchant { " and d.merchant = $5" } else { "" };
+    sql.push("with ");
+    if table.lane == Lane::Deliveries {
+        push_deliveries(&mut sql, table, reach, of_merchant, has_merchant);
+    } else {
+        sql.push("candidates as materialized (select ").push(address(table, has_merchant));
+        sql.push(" from {schema}.operations d where ");
+        push_free(&mut sql, of_merchant);
+        sql.push(" order by d.due_at limit $2");
+        if claims == Claims::SkipLocked {
+            sql.push(" for update skip locked");
+        }
+        sql.push("), looked as (select 0::bigint as at)");
+    }
+    sql.push(", taken as (update {schema}.")
+        .push(table.name)
+        .push(" t set claimed_until = ")
+        .push(NOW);
+    sql.push(" + $3 * interval '1 microsecond', claim_fence = $4 # ").push(table.hash);
+    sql.push(", claims = t.claims + 1, buried = case when t.claims >= ");
+    sql.push_number(PgQueue::CLAIMS_MAX as usize);
+    sql.push(" then 'claimed ' || t.claims || ' times and never done' end where ");
+    push_is_candidate(&mut sql, table, claims, has_merchant);
+    sql.push(" returning t.merchant, t.live, ").push(table.returned);
+    sql.push(", t.claim_fence, t.claims, t.buried is not null as is_buried, t.due_at) ");
+    sql.push("select merchant, live, ").push(table.ids).push(", claim_fence, claims, is_buried, ");
+    sql.push("row_number() over (order by due_at) from taken union all ");
+    sql.push("select '', false, null, null, 0, 0, true, at from looked");
+    sql
+}
+
+/// What finds a row again.
+const fn address(table: Table, has_merchant: bool) -> &'static str {
+    match (has_merchant, table.lane) {
+        (false, _) => "d.ctid",
+        (true, Lane::Deliveries) => "d.live, d.event, d.endpoint",
+        (true, _) => "d.live, d.id",
+    }
+}
+
+fn push_is_candidate(sql: &mut Template, table: Table, claims: Claims, has_merchant: bool) {
+    match (has_merchant, table.lane, claims) {
+        (true, Lane::Deliveries, _) => {
+            sql.push(
+                "t.merchant = $5 and (t.live, t.event, t.endpoint) in (select * from candidates)",
+            );
+        }
+        (true, ..) => {
+            sql.push("t.merchant = $5 and (t.live, t.id) in (select * from candidates)");
+        }
+        // The candidates were locked when they were found.
+        (false, Lane::Operations, _) | (false, _, Claims::Conditional) => {
+            sql.push("t.ctid = any (array(select ctid from candidates))");
+        }
+        // They were found through others of their endpoint, so they are locked now, and those that somebody just takes passed by.
+        (false, ..) => {
+            sql.push("t.ctid = any (array(select d.ctid from {schema}.").push(table.name);
+            sql.push(" d where d.ctid = any (array(select ctid from candidates)) and ");
+            push_free(sql, "");
+            sql.push(" for update skip locked))");
+        }
+    }
+    // Whoever found it at the same time may have it by now.
+    sql.push(" and t.buried is null and t.due_at <= ").push(NOW);
+    sql.push(" and (t.claimed_until is null or t.claimed_until <= ").push(NOW).push(")");
+}
+
+fn push_free(sql: &mut Template, of_merchant: &'static str) {
+    sql.push("d.due_at is not null and d.buried is null and d.due_at <= ").push(NOW);
+    sql.push(" and (d.claimed_until is null or d.claimed_until <= ")
+        .push(NOW)
+        .push(")")
+        .push(of_merchant);
+}
+
+/// The deliveries that may be claimed: no more of an endpoint than it has room for beside those that are out.
+fn push_deliveries(
+    sql: &mut Template,
+    table: Table,
+    reach: Reach,
+    of_merchant: &'static str,
+    has_merchant: bool,
+) {
+    if reach == Reach::EachEndpoint {
+        // A walk from endpoint to endpoint along the index, a step for each that has anything to be sent.
+        sql.push(
+            "recursive endpoints as ((select d.merchant, d.live, d.endpoint, 1 as step from {schema}.deliveries d \
+             where d.due_at is not null and d.buried is null",
+        );
+        sql.push(of_merchant).push(
+            " order by d.merchant, d.live, d.endpoint limit 1) \
+             union all select n.merchant, n.live, n.endpoint, g.step + 1 from endpoints g cross join lateral \
+             (select d.merchant, d.live, d.endpoint from {schema}.deliveries d where d.due_at is not null and d.buried is null",
+        );
+        sql.push(of_merchant).push(
+            " and (d.merchant, d.live, d.endpoint) > (g.merchant, g.live, g.endpoint) \
+             order by d.merchant, d.live, d.endpoint limit 1) n where g.step < ",
+        );
+        sql.push_number(ENDPOINTS_MAX).push("), ");
+    }
+    sql.push(
+        "busy as materialized (select d.merchant, d.live, d.endpoint, count(*) as held from {schema}.deliveries d \
+         where d.due_at is not null and d.buried is null and d.due_at <= ",
+    );
+    sql.push(NOW).push(" and d.claimed_until > ").push(NOW).push(of_merchant);
+    sql.push(" group by d.merchant, d.live, d.endpoint), head as materialized (");
+    if reach == Reach::EachEndpoint {
+        sql.push("select x.* from endpoints g cross join lateral (");
+    }
+    sql.push("select d.merchant, ").push(if has_merchant { "" } else { "d.ctid, " });
+    sql.push("d.live, d.event, d.endpoint, d.due_at from {schema}.deliveries d where ");
+    push_free(sql, of_merchant);
+    if reach == Reach::EachEndpoint {
+        sql.push(" and d.merchant = g.merchant and d.live = g.live and d.endpoint = g.endpoint order by d.due_at limit ");
+        sql.push_number(PgQueue::PER_ENDPOINT_MAX).push(") x");
+    } else {
+        sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
+    }
+    sql.push("), looked as (select count(*) as at from head), ");
+    sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
+    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(" from ranked d left join busy b \
+         on b.merchant = d.merchant and b.live = d.live and b.endpoint = d.endpoint where d.nth + coalesce(b.held, 0) <= ");
+    sql.push_number(PgQueue::PER_ENDPOINT_MAX).push(" order by d.due_at limit $2)");
+}
+
+const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::bigint[], $11::text[]) \
+     as i(item, merchant, live, first, second, fence, done, due_in, buried)";
+
+fn compose_extend(table: Table, has_merchant: bool) -> Template {
+    let mut sql = Template::default();
+    sql.push("update {schema}.").push(table.name).push(" t set claimed_until = ").push(NOW);
+    sql.push(" + $2::bigint * interval '1 microsecond' from ")
+        .push(HELD)
+        .push(" where ")
+        .push(table.is_held);
+    sql.push(if has_merchant { " and t.merchant = $12" } else { "" });
+    sql.push(" and t.claim_fence = i.fence and t.buried is null returning i.item");
+    sql
+}
+
+fn compose_settle(table: Table, has_merchant: bool) -> Template {
+    let mut sql = Template::default();
+    sql.push("update {schema}.")
+        .push(table.name)
+        .push(" t set claimed_until = null, claim_fence = null, due_at = ")
+        .push(NOW);
+    sql.push(" + i.due_in * interval '1 microsecond', claims = case when i.done then 0 else t.claims end, buried = i.buried from ");
+    sql.push(HELD).push(" where $2::bigint is not null and ").push(table.is_held);
+    sql.push(if has_merchant { " and t.merchant = $12" } else { "" });
+    sql.push(" and t.claim_fence = i.fence and t.buried is null returning i.item");
+    sql
+}
+
+fn compose_depth(table: Table) -> Template {
+    let mut sql = Template::default();
+    sql.push("with due as materialized (select due_at, claimed_until > ")
+        .push(NOW)
+        .push(" as is_held from {schema}.");
+    sql.push(table.name)
+        .push(" where ")
+        .push(DUE)
+        .push(") select count(*) filter (where due_at <= ")
+        .push(NOW);
+    sql.push(" and is_held is not true), count(*) filter (where due_at > ").push(NOW);
+    sql.push(" and is_held is not true), count(*) filter (where is_held), (select count(*) from {schema}.").push(table.name);
+    sql.push(" where buried is not null), coalesce((extract(epoch from (").push(NOW);
+    sql.push(" - min(due_at) filter (where due_at <= ").push(NOW);
+    sql.push(" and is_held is not true))) * 1000000)::bigint, 0) from due");
+    sql
+}
+
+fn all<T>(
+    rows: &[PgRow],
+    mut read: impl FnMut(&mut Columns<'_>) -> Read<T>,
+) -> Result<Vec<T>, QueueError> {
+    rows.iter()
+        .map(|row| read(&mut Columns::of(row)))
+        .collect::<Read<_>>()
+        .map_err(|error| unavailable(corrupt(error)))
+}
+
+fn unavailable(error: StorageError) -> QueueError {
+    let source: Source = Arc::new(error);
+    QueueError::Unavailable(source)
+}
+
+/// How many due deliveries a claim looks at for each that it wants.
+const HEAD: usize = 8;
+/// How many endpoints a look behind the head visits.
+const ENDPOINTS_MAX: usize = 1_000;
+
+// Shapes of statements: see `Sql::shape`.
+const SHAPES: u32 = 0x0400_0000;
+const CLAIM: u32 = 1;
+const EXTEND: u32 = 2;
+const SETTLE: u32 = 3;
+const DEPTH: u32 = 4;
+const BURIED: u32 = 5;
+const MERCHANTS: u32 = 6;

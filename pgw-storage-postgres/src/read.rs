@@ -1,0 +1,364 @@
+//! Reads of single objects and short logs: one statement each, so that each sees whole commits only.
+
+use pgw_core::access::{ApiKey, KeyPrefix};
+use pgw_core::event::Event;
+use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
+use pgw_core::payment::{Conflict, PaymentState};
+use pgw_core::queue::{Job, Lane};
+use pgw_core::scope::Scope;
+use pgw_core::storage::{DueWork, StorageError};
+use pgw_core::timestamp::Timestamp;
+use pgw_core::webhook::{Attempt, DeliveryWork, Endpoint};
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::columns::{self, *};
+use crate::database::Session;
+use crate::error::corrupt;
+use crate::rows::is_live;
+use crate::sql::Bound;
+use crate::steps::scoped;
+use crate::table::NOW;
+use crate::value::{Time, text};
+
+type Found<T> = Result<T, StorageError>;
+
+/// Whether work is wanted only if it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum If {
+    There,
+    Due,
+}
+
+/// A payment with its operations, in one row for each of these.
+macro_rules! payment_state {
+    () => {
+        concat!(
+            "select ", payment_columns!(), ", ", operation_columns!(), " from {schema}.payments p ",
+            "left join {schema}.operations o on o.merchant = p.merchant and o.live = p.live and o.payment = p.id "
+        )
+    };
+}
+
+pub(crate) async fn payment(
+    session: &impl Session,
+    scope: &Scope,
+    id: PaymentId,
+) -> Found<Option<PaymentState>> {
+    const PAYMENT: &str = concat!(
+        payment_state!(),
+        "where p.merchant = $1 and p.live = $2 and p.id = $3 order by o.place, o.id"
+    );
+    let bound = scoped(scope).and(id.as_uuid());
+    state(&session.rows(session.sql().text(PAYMENT), bound).await?, scope)
+}
+
+pub(crate) async fn payment_of(
+    session: &impl Session,
+    scope: &Scope,
+    operation: OperationId,
+) -> Found<Option<PaymentState>> {
+    const PAYMENT: &str = concat!(
+        payment_state!(),
+        "where p.merchant = $1 and p.live = $2 and p.id = (select x.payment from {schema}.operations x ",
+        "where x.merchant = $1 and x.live = $2 and x.id = $3) order by o.place, o.id"
+    );
+    let bound = scoped(scope).and(operation.as_uuid());
+    state(&session.rows(session.sql().text(PAYMENT), bound).await?, scope)
+}
+
+fn state(rows: &[PgRow], scope: &Scope) -> Found<Option<PaymentState>> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let payment = columns::payment(&mut Columns::of(first), scope).map_err(corrupt)?;
+    let mut operations = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut from = Columns::after(row, PAYMENT_COLUMNS);
+        if from.is_absent().map_err(corrupt)? {
+            continue;
+        }
+        operations.push(columns::operation(&mut from).map_err(corrupt)?);
+    }
+    Ok(Some(PaymentState { payment, operations }))
+}
+
+pub(crate) async fn key(
+    session: &impl Session,
+    scope: &Scope,
+    key: &IdempotencyKey,
+) -> Found<Option<KeyRecord>> {
+    const KEY: &str = concat!(
+        "select ",
+        key_columns!(),
+        " from {schema}.idempotency_keys k where k.merchant = $1 and k.live = $2 and k.key = $3"
+    );
+    let bound = scoped(scope).and(key.as_str());
+    one(&session.rows(session.sql().text(KEY), bound).await?, key_record)
+}
+
+pub(crate) async fn conflicts(
+    session: &impl Session,
+    scope: &Scope,
+    payment: PaymentId,
+) -> Found<Vec<Conflict>> {
+    const CONFLICTS: &str = concat!(
+        "select ",
+        conflict_columns!(),
+        " from {schema}.conflicts ",
+        "where merchant = $1 and live = $2 and payment = $3 order by created_at, id"
+    );
+    let bound = scoped(scope).and(payment.as_uuid());
+    all(&session.rows(session.sql().text(CONFLICTS), bound).await?, conflict)
+}
+
+pub(crate) async fn payment_events(
+    session: &impl Session,
+    scope: &Scope,
+    payment: PaymentId,
+    after: u64,
+    limit: usize,
+) -> Found<Vec<Event>> {
+    const EVENTS: &str = concat!(
+        "select * from (select ",
+        event_columns!(),
+        " from {schema}.events e ",
+        "where e.merchant = $1 and e.live = $2 and e.payment = $3 and e.sequence > $4 order by e.sequence limit 1000) page limit $5"
+    );
+    let bound = scoped(scope).and(payment.as_uuid()).and(beyond(after)).and(rows_of(limit));
+    all(&session.rows(session.sql().text(EVENTS), bound).await?, |from| event(from, scope))
+}
+
+pub(crate) async fn feed(
+    session: &impl Session,
+    scope: &Scope,
+    after: u64,
+    limit: usize,
+) -> Found<Vec<Event>> {
+    const FEED: &str = concat!(
+        "select * from (select ",
+        event_columns!(),
+        " from {schema}.events e ",
+        "where e.merchant = $1 and e.live = $2 and e.feed_position > $3 order by e.feed_position limit 1000) page limit $4"
+    );
+    let bound = scoped(scope).and(beyond(after)).and(rows_of(limit));
+    all(&session.rows(session.sql().text(FEED), bound).await?, |from| event(from, scope))
+}
+
+pub(crate) async fn cursor(session: &impl Session, scope: &Scope, consumer: &str) -> Found<u64> {
+    const CURSOR: &str =
+        "select position from {schema}.cursors where merchant = $1 and live = $2 and consumer = $3";
+    let bound = scoped(scope).and(text(consumer)?);
+    let found = one(&session.rows(session.sql().text(CURSOR), bound).await?, |from| from.count())?;
+    Ok(found.unwrap_or(0))
+}
+
+pub(crate) async fn endpoint(
+    session: &impl Session,
+    scope: &Scope,
+    id: EndpointId,
+) -> Found<Option<Endpoint>> {
+    const ENDPOINT: &str = concat!(
+        "select ",
+        endpoint_columns!(),
+        " from {schema}.endpoints w where w.merchant = $1 and w.live = $2 and w.id = $3"
+    );
+    let bound = scoped(scope).and(id.as_uuid());
+    one(&session.rows(session.sql().text(ENDPOINT), bound).await?, |from| {
+        columns::endpoint(from, scope)
+    })
+}
+
+pub(crate) async fn delivery(
+    session: &impl Session,
+    scope: &Scope,
+    id: DeliveryId,
+) -> Found<Option<DeliveryWork>> {
+    delivery_work(session, scope, id, If::There).await
+}
+
+async fn delivery_work(
+    session: &impl Session,
+    scope: &Scope,
+    id: DeliveryId,
+    when: If,
+) -> Found<Option<DeliveryWork>> {
+    let statement = session.sql().shape(if when == If::Due { DUE_DELIVERY } else { DELIVERY }, || {
+        let mut sql = crate::sql::Template::default();
+        sql.push(concat!(
+            "select ", delivery_columns!(), ", ", event_columns!(), ", ", endpoint_columns!(),
+            " from {schema}.deliveries d ",
+            "join {schema}.events e on e.merchant = d.merchant and e.live = d.live and e.id = d.event ",
+            "join {schema}.endpoints w on w.merchant = d.merchant and w.live = d.live and w.id = d.endpoint ",
+            "where $1::bigint is not null and d.merchant = $2 and d.live = $3 and d.event = $4 and d.endpoint = $5"
+        ));
+        if when == If::Due {
+            sql.push(" and d.due_at <= ").push(NOW);
+        }
+        sql
+    });
+    let bound =
+        Bound::new().and(session.offset()).and(scope.merchant.as_str()).and(is_live(scope.mode));
+    let bound = bound.and(id.event().as_uuid()).and(id.endpoint().as_uuid());
+    one(&session.rows(statement, bound).await?, |from| {
+        Ok(DeliveryWork {
+            delivery: columns::delivery(from, scope)?,
+            event: event(from, scope)?,
+            endpoint: columns::endpoint(from, scope)?,
+        })
+    })
+}
+
+pub(crate) async fn attempts(
+    session: &impl Session,
+    scope: &Scope,
+    delivery: DeliveryId,
+    limit: usize,
+) -> Found<Vec<Attempt>> {
+    const ATTEMPTS: &str = concat!(
+        "select * from (select ",
+        attempt_columns!(),
+        " from {schema}.attempts ",
+        "where merchant = $1 and live = $2 and event = $3 and endpoint = $4 order by number desc limit 1000) page limit $5"
+    );
+    let bound = scoped(scope).and(delivery.event().as_uuid()).and(delivery.endpoint().as_uuid());
+    let rows = session.rows(session.sql().text(ATTEMPTS), bound.and(rows_of(limit))).await?;
+    let mut log = all(&rows, |from| attempt(from, delivery))?;
+    log.reverse();
+    Ok(log)
+}
+
+pub(crate) async fn due(session: &impl Session, job: &Job) -> Found<Option<DueWork>> {
+    match job {
+        Job::Operation { scope, payment, operation } => {
+            let statement = session.sql().shape(DUE_OPERATION, || {
+                let mut sql = crate::sql::Template::default();
+                sql.push(concat!(
+                    payment_state!(),
+                    "where p.merchant = $2 and p.live = $3 and p.id = $4 and exists (select 1 from {schema}.operations x ",
+                    "where x.merchant = $2 and x.live = $3 and x.id = $5 and x.payment = $4 and x.due_at <= "
+                ));
+                sql.push(NOW).push(") order by o.place, o.id");
+                sql
+            });
+            let bound = Bound::new()
+                .and(session.offset())
+                .and(scope.merchant.as_str())
+                .and(is_live(scope.mode));
+            let bound = bound.and(payment.as_uuid()).and(operation.as_uuid());
+            let found = state(&session.rows(statement, bound).await?, scope)?;
+            Ok(found.map(|state| DueWork::Operation(Box::new(state))))
+        }
+        Job::Delivery { scope, delivery } => {
+            let found = delivery_work(session, scope, *delivery, If::Due).await?;
+            Ok(found.map(|work| DueWork::Delivery(Box::new(work))))
+        }
+        // A kind of job that this backend does not know has no row here.
+        _ => Ok(None),
+    }
+}
+
+pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -> Found<Vec<Job>> {
+    let (shape, columns, table) = match lane {
+        Lane::Operations => (DUE_OPERATIONS, "merchant, live, payment, id", "operations"),
+        Lane::Deliveries => (DUE_DELIVERIES, "merchant, live, event, endpoint", "deliveries"),
+        // A lane that this backend does not know has no rows here.
+        _ => return Ok(Vec::new()),
+    };
+    let statement = session.sql().shape(shape, || {
+        let mut sql = crate::sql::Template::default();
+        sql.push("select * from (select ").push(columns).push(" from {schema}.").push(table);
+        sql.push(" where due_at is not null and buried is null and due_at <= ").push(NOW);
+        sql.push(" and (claimed_until is null or claimed_until <= ").push(NOW);
+        sql.push(") order by due_at limit 1000) page limit $2");
+        sql
+    });
+    let bound = Bound::new().and(session.offset()).and(rows_of(limit));
+    all(&session.rows(statement, bound).await?, |from| job(from, lane))
+}
+
+/// A job of its row's `merchant, live` and two ids.
+pub(crate) fn job(from: &mut Columns<'_>, lane: Lane) -> Read<Job> {
+    let scope = from.scope()?;
+    let (first, second): (Uuid, Uuid) = (from.next()?, from.next()?);
+    Ok(match lane {
+        Lane::Deliveries => Job::Delivery {
+            scope,
+            delivery: DeliveryId::new(
+                pgw_core::id::EventId::from_uuid(first),
+                EndpointId::from_uuid(second),
+            ),
+        },
+        _ => Job::Operation {
+            scope,
+            payment: PaymentId::from_uuid(first),
+            operation: OperationId::from_uuid(second),
+        },
+    })
+}
+
+pub(crate) async fn expired_payments(
+    session: &impl Session,
+    now: Timestamp,
+    limit: usize,
+) -> Found<Vec<(Scope, PaymentId)>> {
+    const EXPIRED: &str = "select * from (select p.merchant, p.live, p.id from {schema}.payments p \
+         where p.status in ('pending', 'requires_action', 'authorized') and p.expires_at < $1 \
+         and not exists (select 1 from {schema}.operations o where o.merchant = p.merchant and o.live = p.live and o.payment = p.id \
+         and o.kind = 'cancel' and o.state not in ('succeeded', 'failed')) order by p.expires_at limit 1000) page limit $2";
+    let bound = Bound::new().and(Time(now)).and(rows_of(limit));
+    all(&session.rows(session.sql().text(EXPIRED), bound).await?, |from| {
+        Ok((from.scope()?, PaymentId::from_uuid(from.next()?)))
+    })
+}
+
+pub(crate) async fn api_key(session: &impl Session, prefix: KeyPrefix) -> Found<Option<ApiKey>> {
+    const KEY: &str =
+        concat!("select ", api_key_columns!(), " from {schema}.api_keys where prefix = $1");
+    let bound = Bound::new().and(prefix.as_str());
+    one(&session.rows(session.sql().text(KEY), bound).await?, columns::api_key)
+}
+
+pub(crate) fn one<T>(
+    rows: &[PgRow],
+    read: impl FnOnce(&mut Columns<'_>) -> Read<T>,
+) -> Found<Option<T>> {
+    rows.first().map(|row| read(&mut Columns::of(row))).transpose().map_err(corrupt)
+}
+
+pub(crate) fn all<T>(
+    rows: &[PgRow],
+    mut read: impl FnMut(&mut Columns<'_>) -> Read<T>,
+) -> Found<Vec<T>> {
+    rows.iter().map(|row| read(&mut Columns::of(row))).collect::<Read<_>>().map_err(corrupt)
+}
+
+/// A number of rows to stop at.
+pub(crate) fn rows_of(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// A position to start after; one above all that there can be is after all of them.
+fn beyond(after: u64) -> i64 {
+    i64::try_from(after).unwrap_or(i64::MAX)
+}
+
+/// How many columns `payment_columns!` has; a test counts them.
+pub(crate) const PAYMENT_COLUMNS: usize = 30;
+
+// Shapes of statements that are put together: see `Sql::shape`.
+const DELIVERY: u32 = 0x4000_0001;
+const DUE_DELIVERY: u32 = 0x4000_0002;
+const DUE_OPERATION: u32 = 0x4000_0003;
+const DUE_OPERATIONS: u32 = 0x4000_0004;
+const DUE_DELIVERIES: u32 = 0x4000_0005;
+
+#[cfg(test)]
+mod tests {
+    use super::PAYMENT_COLUMNS;
+    use crate::columns::payment_columns;
+
+    #[test]
+    fn the_operation_starts_behind_the_payment() {
+        assert_eq!(payment_columns!().split(',').count(), PAYMENT_COLUMNS);
+    }
+}

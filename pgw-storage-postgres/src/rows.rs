@@ -1,0 +1,574 @@
+//! Rows: the domain's objects as columns. One definition a table, for a statement about one row and for one about many.
+
+use std::borrow::Cow;
+
+use pgw_core::access::{Actor, ApiKey, AuditOutcome, AuditRow};
+use pgw_core::event::Event;
+use pgw_core::idempotency::{IdempotencyKey, KeyClaim, StoredAnswer};
+use pgw_core::payment::{
+    CaptureMethod, Cause, Conflict, Failure, Finality, NextAction, Operation, Payment, Reference,
+};
+use pgw_core::scope::{Mode, Scope};
+use pgw_core::storage::StorageError;
+use pgw_core::webhook::{
+    Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus,
+};
+use uuid::Uuid;
+
+use crate::sql::Bound;
+use crate::value::{Time, bits, count, micros, text};
+
+/// A row on its way into a table.
+pub(crate) trait Row {
+    /// Its columns and their PostgreSQL types, in the order they are bound.
+    const COLUMNS: &'static [(&'static str, &'static str)];
+
+    /// Binds one row, a value a column.
+    fn bind(&self, to: &mut Bound);
+
+    /// Binds many rows, an array a column.
+    fn bind_all(rows: &[Self], to: &mut Bound)
+    where
+        Self: Sized;
+}
+
+macro_rules! row {
+    ($(#[$doc:meta])* $name:ident { $($column:ident: $rust:ty = $sql:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub(crate) struct $name<'a> {
+            /// Whose row it is.
+            pub(crate) merchant: &'a str,
+            /// Its mode.
+            pub(crate) live: bool,
+            $(pub(crate) $column: $rust,)*
+        }
+
+        impl Row for $name<'_> {
+            const COLUMNS: &'static [(&'static str, &'static str)] =
+                &[("merchant", "text"), ("live", "boolean"), $((stringify!($column), $sql),)*];
+
+            fn bind(&self, to: &mut Bound) {
+                to.add(self.merchant);
+                to.add(self.live);
+                $(to.add(self.$column.clone());)*
+            }
+
+            fn bind_all(rows: &[Self], to: &mut Bound) {
+                to.add(rows.iter().map(|row| row.merchant).collect::<Vec<_>>());
+                to.add(rows.iter().map(|row| row.live).collect::<Vec<_>>());
+                // One pass over the rows a column: the arrays are of equal length by construction.
+                $(to.add(rows.iter().map(|row| row.$column.clone()).collect::<Vec<_>>());)*
+            }
+        }
+    };
+}
+
+row!(
+    /// A payment.
+    PaymentRow {
+        id: Uuid = "uuid",
+        version: i64 = "bigint",
+        sequence: i64 = "bigint",
+        status: &'a str = "text",
+        currency: &'a str = "text",
+        amount_minor: i64 = "bigint",
+        authorized_minor: i64 = "bigint",
+        captured_minor: i64 = "bigint",
+        capture_reserved_minor: i64 = "bigint",
+        refunded_minor: i64 = "bigint",
+        refund_reserved_minor: i64 = "bigint",
+        unknown_operations: i64 = "bigint",
+        open_conflicts: i64 = "bigint",
+        needs_review: bool = "boolean",
+        disputed: bool = "boolean",
+        capture: &'a str = "text",
+        customer_email: &'a str = "text",
+        customer_name: &'a str = "text",
+        customer_id: Option<&'a str> = "text",
+        description: Option<&'a str> = "text",
+        metadata: Cow<'a, str> = "text",
+        payment_method: &'a str = "text",
+        processor: &'a str = "text",
+        processor_reference: Option<&'a str> = "text",
+        failure_code: Option<&'a str> = "text",
+        failure_message: Option<&'a str> = "text",
+        next_action: Option<&'a str> = "text",
+        expires_at: Time = "timestamptz",
+        created_at: Time = "timestamptz",
+        updated_at: Time = "timestamptz",
+    }
+);
+
+row!(
+    /// An operation. Without a `place` it goes behind the payment's others.
+    OperationRow {
+        id: Uuid = "uuid",
+        payment: Uuid = "uuid",
+        place: Option<i64> = "bigint",
+        kind: &'a str = "text",
+        currency: &'a str = "text",
+        amount_minor: i64 = "bigint",
+        state: &'a str = "text",
+        cause: &'a str = "text",
+        is_final: bool = "boolean",
+        attempts: i64 = "bigint",
+        probes: i64 = "bigint",
+        fence: Option<i64> = "bigint",
+        first_dispatched_at: Option<Time> = "timestamptz",
+        deadline: Option<Time> = "timestamptz",
+        confirmed: bool = "boolean",
+        needs_review: bool = "boolean",
+        reference: Option<&'a str> = "text",
+        failure_code: Option<&'a str> = "text",
+        failure_message: Option<&'a str> = "text",
+        reason: Option<&'a str> = "text",
+        idempotency_key: Option<&'a str> = "text",
+        created_at: Time = "timestamptz",
+        updated_at: Time = "timestamptz",
+        due_in: Option<i64> = "bigint",
+    }
+);
+
+row!(
+    /// An event.
+    EventRow {
+        id: Uuid = "uuid",
+        event_type: &'a str = "text",
+        payment: Option<Uuid> = "uuid",
+        sequence: Option<i64> = "bigint",
+        created_at: Time = "timestamptz",
+        body: &'a [u8] = "bytea",
+    }
+);
+
+row!(
+    /// A claim on an idempotency key.
+    ClaimRow {
+        key: &'a str = "text",
+        fingerprint: &'a [u8] = "bytea",
+        payment: Uuid = "uuid",
+        operation: Uuid = "uuid",
+        answer_status: Option<i16> = "smallint",
+        answer_body: Option<&'a [u8]> = "bytea",
+    }
+);
+
+row!(
+    /// The answer of a key that was claimed before.
+    AnswerRow {
+        key: &'a str = "text",
+        answer_status: i16 = "smallint",
+        answer_body: &'a [u8] = "bytea",
+    }
+);
+
+row!(
+    /// A conflict.
+    ConflictRow {
+        payment: Uuid = "uuid",
+        id: Uuid = "uuid",
+        operation: Uuid = "uuid",
+        settled: &'a str = "text",
+        found: &'a str = "text",
+        reference: Option<&'a str> = "text",
+        created_at: Time = "timestamptz",
+        closed_at: Option<Time> = "timestamptz",
+    }
+);
+
+row!(
+    /// An endpoint. Its filters and profiles are lists of words without commas.
+    EndpointRow {
+        id: Uuid = "uuid",
+        url: &'a str = "text",
+        description: Option<&'a str> = "text",
+        filters: String = "text",
+        profiles: String = "text",
+        secret: &'a str = "text",
+        previous_secret: Option<&'a str> = "text",
+        previous_until: Option<Time> = "timestamptz",
+        status: &'a str = "text",
+        disabled_reason: Option<&'a str> = "text",
+        version: i64 = "bigint",
+        created_at: Time = "timestamptz",
+        updated_at: Time = "timestamptz",
+    }
+);
+
+row!(
+    /// A delivery.
+    DeliveryRow {
+        event: Uuid = "uuid",
+        endpoint: Uuid = "uuid",
+        state: &'a str = "text",
+        failed_because: Option<&'a str> = "text",
+        attempts: i64 = "bigint",
+        attempts_total: i64 = "bigint",
+        version: i64 = "bigint",
+        created_at: Time = "timestamptz",
+        updated_at: Time = "timestamptz",
+        due_in: Option<i64> = "bigint",
+    }
+);
+
+row!(
+    /// An attempt of a delivery.
+    AttemptRow {
+        event: Uuid = "uuid",
+        endpoint: Uuid = "uuid",
+        number: i64 = "bigint",
+        started_at: Time = "timestamptz",
+        latency_ms: i64 = "bigint",
+        status: Option<i32> = "integer",
+        body_start: Option<&'a str> = "text",
+        error: Option<&'a str> = "text",
+    }
+);
+
+row!(
+    /// An API key.
+    ApiKeyRow {
+        id: Uuid = "uuid",
+        role: &'a str = "text",
+        name: &'a str = "text",
+        prefix: &'a str = "text",
+        digest: &'a [u8] = "bytea",
+        created_at: Time = "timestamptz",
+        expires_at: Option<Time> = "timestamptz",
+        revoked_at: Option<Time> = "timestamptz",
+        version: i64 = "bigint",
+    }
+);
+
+row!(
+    /// An audit row.
+    AuditLine {
+        at: Time = "timestamptz",
+        id: Uuid = "uuid",
+        actor_kind: &'a str = "text",
+        actor: Option<Cow<'a, str>> = "text",
+        action: &'a str = "text",
+        success: bool = "boolean",
+        origin: Option<String> = "text",
+        object: String = "text",
+        request_id: Option<&'a str> = "text",
+    }
+);
+
+row!(
+    /// The version that a payment must have; `at` is the guard's place among its commit's.
+    PaymentGuard {
+        at: i32 = "integer",
+        id: Uuid = "uuid",
+        version: i64 = "bigint",
+    }
+);
+
+row!(
+    /// The version that a delivery must have.
+    DeliveryGuard {
+        at: i32 = "integer",
+        event: Uuid = "uuid",
+        endpoint: Uuid = "uuid",
+        version: i64 = "bigint",
+    }
+);
+
+/// Whether a mode is the live one: how the `live` columns say it.
+pub(crate) const fn is_live(mode: Mode) -> bool {
+    matches!(mode, Mode::Live)
+}
+
+type Made<T> = Result<T, StorageError>;
+
+impl<'a> PaymentRow<'a> {
+    pub(crate) fn new(payment: &'a Payment) -> Made<Self> {
+        let failure = payment.failure.as_ref();
+        Ok(Self {
+            merchant: payment.scope.merchant.as_str(),
+            live: is_live(payment.scope.mode),
+            id: payment.id.as_uuid(),
+            version: count(payment.version)?,
+            sequence: count(payment.sequence)?,
+            status: payment.status.as_str(),
+            currency: payment.amount.currency().code(),
+            amount_minor: payment.amount.minor(),
+            authorized_minor: payment.authorized_minor,
+            captured_minor: payment.captured_minor,
+            capture_reserved_minor: payment.capture_reserved_minor,
+            refunded_minor: payment.refunded_minor,
+            refund_reserved_minor: payment.refund_reserved_minor,
+            unknown_operations: payment.unknown_operations.into(),
+            open_conflicts: payment.open_conflicts.into(),
+            needs_review: payment.needs_review,
+            disputed: payment.disputed,
+            capture: match payment.capture {
+                CaptureMethod::Automatic => "automatic",
+                CaptureMethod::Manual => "manual",
+            },
+            customer_email: text(payment.customer.email.as_str())?,
+            customer_name: text(payment.customer.name.as_str())?,
+            customer_id: payment.customer.id.as_ref().map(|id| text(id.as_str())).transpose()?,
+            description: payment.description.as_ref().map(|it| text(it.as_str())).transpose()?,
+            metadata: metadata(payment),
+            payment_method: text(payment.payment_method.as_str())?,
+            processor: text(payment.processor.as_str())?,
+            processor_reference: payment.processor_reference.as_ref().map(Reference::as_str),
+            failure_code: failure.map(Failure::code),
+            failure_message: failure.map(Failure::message),
+            next_action: payment.next_action.as_ref().map(url_of).transpose()?,
+            expires_at: Time(payment.expires_at),
+            created_at: Time(payment.created_at),
+            updated_at: Time(payment.updated_at),
+        })
+    }
+}
+
+fn metadata(payment: &Payment) -> Cow<'_, str> {
+    if payment.metadata.is_empty() {
+        return Cow::Borrowed("{}");
+    }
+    // A map from texts to texts always has a JSON form, and JSON escapes NUL.
+    Cow::Owned(serde_json::to_string(&payment.metadata).unwrap_or_else(|_| "{}".to_owned()))
+}
+
+fn url_of(action: &NextAction) -> Made<&str> {
+    match action {
+        NextAction::Redirect(url) => text(url),
+        _ => Err(StorageError::Unsupported("this kind of next action")),
+    }
+}
+
+impl<'a> OperationRow<'a> {
+    pub(crate) fn new(
+        scope: &'a Scope,
+        operation: &'a Operation,
+        place: Option<i64>,
+        due_in: Option<std::time::Duration>,
+    ) -> Made<Self> {
+        let failure = operation.failure.as_ref();
+        Ok(Self {
+            merchant: scope.merchant.as_str(),
+            live: is_live(scope.mode),
+            id: operation.id.as_uuid(),
+            payment: operation.payment.as_uuid(),
+            place,
+            kind: operation.kind.as_str(),
+            currency: operation.amount.currency().code(),
+            amount_minor: operation.amount.minor(),
+            state: operation.state.as_str(),
+            cause: match operation.cause {
+                Cause::Request => "request",
+                Cause::Expiry => "expiry",
+                _ => return Err(StorageError::Unsupported("this cause of an operation")),
+            },
+            is_final: operation.finality == Finality::Final,
+            attempts: operation.attempts.into(),
+            probes: operation.probes.into(),
+            fence: operation.fence.map(|fence| bits(fence.0)),
+            first_dispatched_at: operation.first_dispatched_at.map(Time),
+            deadline: operation.deadline.map(Time),
+            confirmed: operation.confirmed,
+            needs_review: operation.needs_review,
+            reference: operation.reference.as_ref().map(Reference::as_str),
+            failure_code: failure.map(Failure::code),
+            failure_message: failure.map(Failure::message),
+            reason: operation.reason.as_ref().map(|reason| text(reason.as_str())).transpose()?,
+            idempotency_key: operation.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+            created_at: Time(operation.created_at),
+            updated_at: Time(operation.updated_at),
+            due_in: due_in.map(micros),
+        })
+    }
+}
+
+impl<'a> EventRow<'a> {
+    pub(crate) fn new(event: &'a Event) -> Made<Self> {
+        Ok(Self {
+            merchant: event.scope.merchant.as_str(),
+            live: is_live(event.scope.mode),
+            id: event.id.as_uuid(),
+            event_type: event.event_type.as_str(),
+            payment: event.payment.map(|id| id.as_uuid()),
+            sequence: event.sequence.map(count).transpose()?,
+            created_at: Time(event.created_at),
+            body: &event.body,
+        })
+    }
+}
+
+impl<'a> ClaimRow<'a> {
+    pub(crate) fn new(scope: &'a Scope, claim: &'a KeyClaim) -> Made<Self> {
+        let answer = claim.answer.as_ref();
+        Ok(Self {
+            merchant: scope.merchant.as_str(),
+            live: is_live(scope.mode),
+            key: claim.key.as_str(),
+            fingerprint: &claim.fingerprint.0,
+            payment: claim.target.payment.as_uuid(),
+            operation: claim.target.operation.as_uuid(),
+            answer_status: answer.map(status).transpose()?,
+            answer_body: answer.map(|answer| &*answer.body),
+        })
+    }
+}
+
+impl<'a> AnswerRow<'a> {
+    pub(crate) fn new(
+        scope: &'a Scope,
+        key: &'a IdempotencyKey,
+        answer: &'a StoredAnswer,
+    ) -> Made<Self> {
+        Ok(Self {
+            merchant: scope.merchant.as_str(),
+            live: is_live(scope.mode),
+            key: key.as_str(),
+            answer_status: status(answer)?,
+            answer_body: &answer.body,
+        })
+    }
+}
+
+fn status(answer: &StoredAnswer) -> Made<i16> {
+    i16::try_from(answer.status).map_err(|_| StorageError::Unsupported("a status above 32767"))
+}
+
+impl<'a> ConflictRow<'a> {
+    pub(crate) fn new(scope: &'a Scope, conflict: &'a Conflict) -> Self {
+        Self {
+            merchant: scope.merchant.as_str(),
+            live: is_live(scope.mode),
+            payment: conflict.payment.as_uuid(),
+            id: conflict.id.as_uuid(),
+            operation: conflict.operation.as_uuid(),
+            settled: conflict.settled.as_str(),
+            found: conflict.found.as_str(),
+            reference: conflict.reference.as_ref().map(Reference::as_str),
+            created_at: Time(conflict.created_at),
+            closed_at: conflict.closed_at.map(Time),
+        }
+    }
+}
+
+impl<'a> EndpointRow<'a> {
+    pub(crate) fn new(endpoint: &'a Endpoint) -> Made<Self> {
+        let filters: Vec<String> = endpoint.filters.iter().map(ToString::to_string).collect();
+        let profiles: Vec<&str> =
+            endpoint.profiles.iter().map(|profile| profile.as_str()).collect();
+        let (status, reason) = match &endpoint.status {
+            EndpointStatus::Enabled => ("enabled", None),
+            EndpointStatus::Disabled { reason } => ("disabled", Some(text(reason.as_str())?)),
+            EndpointStatus::Deleted => ("deleted", None),
+            _ => return Err(StorageError::Unsupported("this status of an endpoint")),
+        };
+        let previous = endpoint.previous.as_ref();
+        Ok(Self {
+            merchant: endpoint.scope.merchant.as_str(),
+            live: is_live(endpoint.scope.mode),
+            id: endpoint.id.as_uuid(),
+            url: text(endpoint.url.as_str())?,
+            description: endpoint.description.as_ref().map(|it| text(it.as_str())).transpose()?,
+            filters: filters.join(","),
+            profiles: profiles.join(","),
+            secret: text(endpoint.secret.expose())?,
+            previous_secret: previous.map(|previous| text(previous.secret.expose())).transpose()?,
+            previous_until: previous.map(|previous| Time(previous.until)),
+            status,
+            disabled_reason: reason,
+            version: count(endpoint.version)?,
+            created_at: Time(endpoint.created_at),
+            updated_at: Time(endpoint.updated_at),
+        })
+    }
+}
+
+impl<'a> DeliveryRow<'a> {
+    pub(crate) fn new(delivery: &'a Delivery, due_in: Option<std::time::Duration>) -> Made<Self> {
+        Ok(Self {
+            merchant: delivery.scope.merchant.as_str(),
+            live: is_live(delivery.scope.mode),
+            event: delivery.id.event().as_uuid(),
+            endpoint: delivery.id.endpoint().as_uuid(),
+            state: delivery.state.as_str(),
+            failed_because: match delivery.state {
+                DeliveryState::Failed(because) => Some(because.as_str()),
+                _ => None,
+            },
+            attempts: delivery.attempts.into(),
+            attempts_total: delivery.attempts_total.into(),
+            version: count(delivery.version)?,
+            created_at: Time(delivery.created_at),
+            updated_at: Time(delivery.updated_at),
+            due_in: due_in.map(micros),
+        })
+    }
+}
+
+impl<'a> AttemptRow<'a> {
+    pub(crate) fn new(scope: &'a Scope, attempt: &'a Attempt) -> Made<Self> {
+        let (status, body_start, error) = match &attempt.outcome {
+            AttemptOutcome::Answered { status, body_start } => {
+                (Some(i32::from(*status)), Some(text(body_start)?), None)
+            }
+            AttemptOutcome::Failed(kind) => (None, None, Some(kind.as_str())),
+            _ => return Err(StorageError::Unsupported("this outcome of an attempt")),
+        };
+        Ok(Self {
+            merchant: scope.merchant.as_str(),
+            live: is_live(scope.mode),
+            event: attempt.delivery.event().as_uuid(),
+            endpoint: attempt.delivery.endpoint().as_uuid(),
+            number: attempt.number.into(),
+            started_at: Time(attempt.started_at),
+            latency_ms: attempt.latency_ms.into(),
+            status,
+            body_start,
+            error,
+        })
+    }
+}
+
+impl<'a> ApiKeyRow<'a> {
+    pub(crate) fn new(key: &'a ApiKey) -> Made<Self> {
+        Ok(Self {
+            merchant: key.scope.merchant.as_str(),
+            live: is_live(key.scope.mode),
+            id: key.id.as_uuid(),
+            role: key.role.as_str(),
+            name: text(key.name.as_str())?,
+            prefix: key.prefix.as_str(),
+            digest: &key.digest,
+            created_at: Time(key.created_at),
+            expires_at: key.expires_at.map(Time),
+            revoked_at: key.revoked_at.map(Time),
+            version: count(key.version)?,
+        })
+    }
+}
+
+impl<'a> AuditLine<'a> {
+    pub(crate) fn new(row: &'a AuditRow) -> Made<Self> {
+        let (kind, actor) = match &row.actor {
+            Actor::Host => ("host", None),
+            Actor::Worker => ("worker", None),
+            Actor::Processor => ("processor", None),
+            Actor::Key(id) => ("key", Some(Cow::Owned(id.to_string()))),
+            Actor::Other(name) => ("other", Some(Cow::Borrowed(text(name)?))),
+            _ => return Err(StorageError::Unsupported("this kind of actor")),
+        };
+        Ok(Self {
+            merchant: row.scope.merchant.as_str(),
+            live: is_live(row.scope.mode),
+            at: Time(row.at),
+            id: row.id.as_uuid(),
+            actor_kind: kind,
+            actor,
+            action: row.action.as_str(),
+            success: row.outcome == AuditOutcome::Success,
+            origin: row.origin.map(|origin| origin.to_string()),
+            object: row.object.to_string(),
+            request_id: row.request_id.as_deref().map(text).transpose()?,
+        })
+    }
+}

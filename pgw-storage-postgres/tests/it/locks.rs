@@ -1,0 +1,118 @@
+//! Whoever waits for somebody's lock keeps nobody else waiting.
+
+use std::time::Duration;
+
+use pgw_core::changes::{Changes, Committed, Guard, Write};
+use pgw_core::gateway::Origin;
+use pgw_core::storage::{Storage as _, StorageError};
+use pgw_core::testing::sample::{Samples, scope};
+use pgw_storage_postgres::{PgStorage, Timeouts};
+
+use crate::fixtures::{Leg, schema};
+use crate::world::{HEALTHY, World, keyed};
+
+/// A storage that waits for locks for as long as a test may take.
+async fn patient(leg: Leg) -> PgStorage {
+    let mut timeouts = Timeouts::default();
+    timeouts.lock = Duration::from_secs(300);
+    timeouts.statement = Duration::from_secs(300);
+    timeouts.idle_in_transaction = Duration::from_secs(300);
+    let builder = leg.builder(&schema().await).with_timeouts(timeouts);
+    builder.connect(&leg.url()).await.expect("the schema was just migrated")
+}
+
+/// A host's transaction holds a key. A hundred callers want it, and wait; everybody else is served meanwhile, however long it takes.
+async fn a_held_key_keeps_nobody_else_waiting(leg: Leg) {
+    let pg = patient(leg).await;
+    let world = World::on(&pg);
+    let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+    let storage = pg.enlist(&mut transaction);
+    let first = world.gateway.on(&storage).create_payment(keyed("held")).await.expect(HEALTHY);
+    drop(storage);
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let gateway = world.gateway.clone();
+            tokio::spawn(async move { gateway.host().create_payment(keyed("held")).await })
+        })
+        .collect();
+    for round in 0..20 {
+        let others: Vec<_> = (0..20)
+            .map(|n| {
+                let gateway = world.gateway.clone();
+                let key = format!("other-{round}-{n}");
+                tokio::spawn(async move { gateway.host().create_payment(keyed(&key)).await })
+            })
+            .collect();
+        for other in others {
+            let receipt = other.await.expect("it must not panic").expect(HEALTHY);
+            assert_eq!(receipt.origin, Origin::First);
+        }
+    }
+    assert!(waiting.iter().all(|task| !task.is_finished()), "somebody did not wait for the key");
+    transaction.commit().await.expect(HEALTHY);
+    for task in waiting {
+        let receipt = task.await.expect("it must not panic").expect(HEALTHY);
+        assert_eq!(receipt.origin, Origin::Replayed);
+        assert_eq!(receipt.payment().id, first.payment().id, "the key made two payments");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_host_holds_keeps_nobody_else_waiting() {
+    a_held_key_keeps_nobody_else_waiting(Leg::Pool).await;
+}
+
+#[tokio::test]
+async fn a_key_that_a_host_holds_keeps_nobody_else_waiting_behind_a_pooler() {
+    a_held_key_keeps_nobody_else_waiting(Leg::Pooler).await;
+}
+
+#[tokio::test]
+async fn a_payment_that_a_host_holds_keeps_nobody_else_waiting() {
+    let pg = patient(Leg::Pool).await;
+    let samples = Samples::new(1);
+    let creation = samples.creation();
+    pg.commit(creation.changes()).await.expect(HEALTHY);
+    let next = |version: u64| {
+        let mut payment = creation.payment.clone();
+        payment.version = version + 1;
+        Changes::new(samples.scope().clone())
+            .guard(Guard::Payment { id: payment.id, version })
+            .write(Write::Payment(Box::new(payment)))
+    };
+    let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+    let storage = pg.enlist(&mut transaction);
+    storage.commit(next(1)).await.expect(HEALTHY);
+    drop(storage);
+    let waits = tokio::spawn({
+        let (pg, changes) = (pg.clone(), next(1));
+        async move { pg.commit(changes).await }
+    });
+    for _ in 0..50 {
+        let other = samples.creation();
+        assert!(matches!(pg.commit(other.changes()).await, Ok(Committed::Applied { .. })));
+    }
+    assert!(!waits.is_finished(), "it did not wait for the row");
+    transaction.commit().await.expect(HEALTHY);
+    let lost = waits.await.expect("it must not panic");
+    assert!(matches!(lost, Err(StorageError::Conflict(_))), "{lost:?}");
+    pg.commit(next(2)).await.expect("the version is the host's now");
+}
+
+/// A batch takes merchants in turn, so a rush of one does not hold up another. Nothing is measured: all are served.
+#[tokio::test]
+async fn merchants_in_a_rush_are_all_served() {
+    let pg = patient(Leg::Pool).await;
+    let samples = Samples::new(2);
+    let mut tasks = Vec::new();
+    for n in 0..600 {
+        let merchant = if n % 20 == 0 { "small" } else { "large" };
+        let there = samples.of(scope(merchant, pgw_core::scope::Mode::Test));
+        let (pg, changes) = (pg.clone(), there.creation().changes());
+        tasks.push(tokio::spawn(async move { pg.commit(changes).await }));
+    }
+    for task in tasks {
+        let done = task.await.expect("it must not panic");
+        assert!(matches!(done, Ok(Committed::Applied { .. })), "{done:?}");
+    }
+}

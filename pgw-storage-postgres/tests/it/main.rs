@@ -1,0 +1,72 @@
+//! The conformance suite over every way to PostgreSQL, and what only this crate promises.
+//!
+//! `PGW_TEST_POSTGRES` and `PGW_TEST_PGBOUNCER` name the servers; `scripts/test` starts private ones.
+
+mod cancel;
+mod differential;
+mod enlisted;
+mod failures;
+mod fixtures;
+mod lint;
+mod locks;
+mod migrations;
+mod plans;
+mod queue;
+mod races;
+mod repeats;
+mod rework;
+mod world;
+
+mod pool_conformance {
+    pgw_core::storage_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pool).await);
+}
+
+mod alone_conformance {
+    pgw_core::storage_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Alone).await);
+}
+
+mod distributed_conformance {
+    pgw_core::storage_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Distributed).await
+    );
+}
+
+mod pooler_conformance {
+    pgw_core::storage_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await
+    );
+}
+
+mod enlisted_conformance {
+    pgw_core::storage_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Enlisted).await
+    );
+}
+
+mod queue_conformance {
+    pgw_core::queue_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pool).await);
+}
+
+mod conditional_queue_conformance {
+    pgw_core::queue_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Alone).await);
+}
+
+mod distributed_queue_conformance {
+    pgw_core::queue_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Distributed).await
+    );
+}
+
+mod pooler_queue_conformance {
+    pgw_core::queue_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await);
+}
+
+mod notifier_conformance {
+    pgw_core::notifier_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pool).await);
+}
+
+mod pooler_notifier_conformance {
+    pgw_core::notifier_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await
+    );
+}

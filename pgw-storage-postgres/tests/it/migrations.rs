@@ -1,0 +1,221 @@
+//! Migrations: what they make, when they refuse, and that they do everything or nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pgw_core::storage::Storage as _;
+use pgw_core::testing::sample::Samples;
+use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
+use pgw_storage_postgres::sqlx::{
+    self, AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, raw_sql,
+};
+use pgw_storage_postgres::{ConnectError, Lock, MigrateError, Migrator, PgStorage, Schema};
+
+use crate::fixtures::{connection, url};
+
+mod roles;
+
+/// A name that no other schema, database or role has.
+fn name(what: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{what}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn options() -> PgConnectOptions {
+    url("PGW_TEST_POSTGRES").parse().expect("a valid URL")
+}
+
+fn new_schema() -> Schema {
+    name("m").parse().expect("a valid name")
+}
+
+async fn run(connection: &mut PgConnection, sql: String) {
+    raw_sql(AssertSqlSafe(sql)).execute(connection).await.expect("the statement is valid");
+}
+
+/// The SQLSTATE that a statement is refused with; empty when it is not.
+async fn refusal(connection: &mut PgConnection, sql: &str) -> String {
+    match raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await {
+        Ok(_) => String::new(),
+        Err(sqlx::Error::Database(error)) => error.code().expect("PostgreSQL gives one").into(),
+        Err(error) => panic!("{sql} did not get an answer: {error}"),
+    }
+}
+
+/// Everything in a schema, a line each, without the schema's name and without when it was migrated.
+async fn dump(connection: &mut PgConnection, schema: &Schema) -> Vec<String> {
+    const DUMP: &str = "
+        select format('relation %s %s %s', relname, relkind, reloptions) from pg_class
+            where relnamespace = '{schema}'::regnamespace
+        union all select format('column %s %s %s %s %s default %s', c.relname, attnum, attname,
+            format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid))
+            from pg_attribute a join pg_class c on c.oid = attrelid left join pg_attrdef d on adrelid = attrelid and adnum = attnum
+            where relnamespace = '{schema}'::regnamespace and attnum > 0 and relkind = 'r'
+        union all select format('constraint %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) from pg_constraint
+            where connamespace = '{schema}'::regnamespace
+        union all select format('index %s', indexdef) from pg_indexes where schemaname = '{schema}'
+        union all select format('function %s', proname) from pg_proc where pronamespace = '{schema}'::regnamespace
+        union all select format('trigger %s', tgname) from pg_trigger join pg_class c on c.oid = tgrelid
+            where relnamespace = '{schema}'::regnamespace
+        union all select format('lease %s', name) from {schema}.leases
+        union all select format('migration %s %s %s', version, name, checksum) from {schema}.migrations
+        order by 1";
+    let sql = DUMP.replace("{schema}", schema.as_str());
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await.expect("a valid query");
+    let lines = rows.iter().map(|row| row.get::<String, _>(0));
+    lines.map(|line| line.replace(&format!("{schema}."), "")).collect()
+}
+
+async fn relations(connection: &mut PgConnection, schema: &Schema) -> Vec<String> {
+    const NAMES: &str =
+        "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = $1 and c.relkind = 'r' order by 1";
+    let query = sqlx::query(NAMES).bind(schema.as_str().to_owned());
+    let rows = query.fetch_all(connection).await.expect("a valid query");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+async fn has_schema(connection: &mut PgConnection, schema: &Schema) -> bool {
+    let query = sqlx::query("select 1 from pg_namespace where nspname = $1");
+    let found = query.bind(schema.as_str().to_owned()).fetch_all(connection).await;
+    !found.expect("a valid query").is_empty()
+}
+
+#[tokio::test]
+async fn running_makes_what_the_export_makes_in_any_schema() {
+    let database = name("empty");
+    let mut server = connection().await;
+    run(&mut server, format!("create database {database}")).await;
+    let mut empty = options().database(&database).connect().await.expect("it was just created");
+
+    let (default, other) =
+        (Schema::default(), "beside_it".parse::<Schema>().expect("a valid name"));
+    let migrator = Migrator::new(default.clone());
+    let done = migrator.run(&mut empty).await.expect("the database is empty");
+    assert_eq!(done.first().map(String::as_str), Some("0001 init"));
+    run(&mut empty, Migrator::new(other.clone()).export()).await;
+    let (ran, exported) = (dump(&mut empty, &default).await, dump(&mut empty, &other).await);
+    assert!(ran.len() > 200, "the dump has {} lines", ran.len());
+    assert_eq!(ran, exported);
+
+    // Both are what the application needs, and know each other's rows not at all.
+    let samples = Samples::new(1);
+    let creation = samples.creation();
+    for (schema, finds) in [(default, true), (other, false)] {
+        let builder = PgStorage::builder().with_schema(schema);
+        let there = builder.connect_with(options().database(&database)).await.expect("migrated");
+        if finds {
+            there.commit(creation.changes()).await.expect("a new payment");
+        }
+        let found = there.payment(samples.scope(), creation.payment.id).await.expect("a read");
+        assert_eq!(found.is_some(), finds);
+        there.pool().close().await;
+    }
+    empty.close().await.expect("a healthy server");
+    run(&mut server, format!("drop database {database} with (force)")).await;
+}
+
+#[tokio::test]
+async fn running_twice_does_nothing_and_says_so() {
+    let (mut owner, schema) = (connection().await, new_schema());
+    let migrator = Migrator::new(schema.clone());
+    let planned = migrator.pending(&mut owner).await.expect("nothing is there");
+    assert!(!planned.is_empty());
+    assert!(!has_schema(&mut owner, &schema).await, "a dry run made the schema");
+    assert_eq!(migrator.run(&mut owner).await.expect("nothing is there"), planned);
+    let before = dump(&mut owner, &schema).await;
+    let times = format!("select max(applied_at)::text from {schema}.migrations");
+    let time =
+        sqlx::query(AssertSqlSafe(times.clone())).fetch_one(&mut owner).await.expect("valid");
+
+    assert_eq!(migrator.run(&mut owner).await.expect("all is there"), [""; 0]);
+    assert_eq!(migrator.pending(&mut owner).await.expect("all is there"), [""; 0]);
+    migrator.verify(&mut owner).await.expect("all is there");
+    assert_eq!(dump(&mut owner, &schema).await, before);
+    let later = sqlx::query(AssertSqlSafe(times)).fetch_one(&mut owner).await.expect("valid");
+    assert_eq!(later.get::<String, _>(0), time.get::<String, _>(0));
+
+    // What was exported counts as run, without a lock too.
+    let exported = new_schema();
+    run(&mut owner, Migrator::new(exported.clone()).export()).await;
+    let without_lock = Migrator::new(exported).with_lock(Lock::None);
+    assert_eq!(without_lock.run(&mut owner).await.expect("all is there"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_behind_is_refused_with_what_to_do() {
+    let schema = new_schema();
+    let connect = || PgStorage::builder().with_schema(schema.clone()).connect_with(options());
+    let error = connect().await.expect_err("it was never migrated");
+    assert!(matches!(
+        error,
+        ConnectError::Schema(MigrateError::Behind { applied: 0, wanted: 1.. })
+    ));
+    let sentence = error.to_string();
+    for part in ["0 of", "migrations", "run them", "owner"] {
+        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+    }
+    // Looking changed nothing.
+    assert!(!has_schema(&mut connection().await, &schema).await);
+}
+
+#[tokio::test]
+async fn another_text_or_a_later_version_is_refused_by_everything() {
+    let mut owner = connection().await;
+    let later =
+        "insert into {schema}.migrations (version, name, checksum) values (9000, 'later', 'x')";
+    let changed = "update {schema}.migrations set checksum = 'x' where version = 1";
+    for (sql, is_later) in [(later, true), (changed, false)] {
+        let schema = new_schema();
+        let migrator = Migrator::new(schema.clone());
+        migrator.run(&mut owner).await.expect("nothing is there");
+        run(&mut owner, sql.replace("{schema}", schema.as_str())).await;
+        let before = dump(&mut owner, &schema).await;
+        let check = |error: &MigrateError| match error {
+            MigrateError::Ahead { version: 9_000 } => is_later,
+            MigrateError::Changed { version: 1 } => !is_later,
+            _ => false,
+        };
+        assert!(check(&migrator.run(&mut owner).await.expect_err("refused")));
+        assert!(check(&migrator.pending(&mut owner).await.expect_err("refused")));
+        assert!(check(&migrator.verify(&mut owner).await.expect_err("refused")));
+        let connected =
+            PgStorage::builder().with_schema(schema.clone()).connect_with(options()).await;
+        assert!(matches!(connected, Err(ConnectError::Schema(error)) if check(&error)));
+        assert_eq!(dump(&mut owner, &schema).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing() {
+    let (mut owner, schema) = (connection().await, new_schema());
+    // In the way of the last tables, so that most of the migration was done before.
+    run(&mut owner, format!("create schema {schema}; create table {schema}.leases (n int)")).await;
+    for lock in [Lock::Advisory, Lock::None] {
+        let migrator = Migrator::new(schema.clone()).with_lock(lock);
+        let error = migrator.run(&mut owner).await.expect_err("the table is in the way");
+        let MigrateError::Database(sqlx::Error::Database(cause)) = &error else {
+            panic!("not the database's error: {error:?}");
+        };
+        assert_eq!(cause.code().as_deref(), Some("42P07"));
+        assert_eq!(relations(&mut owner, &schema).await, ["leases"]);
+    }
+    // The connection is as good as before, and once nothing is in the way all of it is done.
+    run(&mut owner, format!("drop table {schema}.leases")).await;
+    let done = Migrator::new(schema.clone()).run(&mut owner).await.expect("nothing is in the way");
+    assert_eq!(done.first().map(String::as_str), Some("0001 init"));
+    assert!(relations(&mut owner, &schema).await.len() > 10);
+}
+
+#[tokio::test]
+async fn two_migrators_at_once_both_succeed_and_one_does_it() {
+    let schema = new_schema();
+    let planned = Migrator::new(schema.clone()).pending(&mut connection().await).await;
+    let migrate = || async {
+        let (mut owner, schema) = (connection().await, schema.clone());
+        Migrator::new(schema).run(&mut owner).await.expect("the other is waited for")
+    };
+    let (one, two, three) = tokio::join!(migrate(), migrate(), migrate());
+    let mut done = [one, two, three].concat();
+    done.sort();
+    assert_eq!(done, planned.expect("nothing is there"));
+}

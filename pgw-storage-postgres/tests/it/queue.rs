@@ -1,0 +1,147 @@
+//! What only the queue of rows promises: no endpoint holds the lane, poison is set aside, and nothing is pushed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgw_core::changes::{Changes, Write};
+use pgw_core::event::EventType;
+use pgw_core::id::EndpointId;
+use pgw_core::queue::{Claim, Job, Lane, Queue as _, Settlement, Verdict};
+use pgw_core::scope::Mode;
+use pgw_core::storage::Storage as _;
+use pgw_core::testing::sample::{Samples, scope};
+use pgw_storage_postgres::sqlx::{self, AssertSqlSafe};
+use pgw_storage_postgres::{PgQueue, PgStorage};
+
+use crate::fixtures::{Leg, Under};
+use crate::world::HEALTHY;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Registers an endpoint and commits events that only it hears.
+async fn endpoint_with(pg: &PgStorage, samples: &Samples, events: usize) -> EndpointId {
+    let endpoint = samples.endpoint();
+    let scope = samples.scope().clone();
+    let register = Write::Endpoint(Box::new(endpoint.clone()));
+    pg.commit(Changes::new(scope.clone()).write(register)).await.expect(HEALTHY);
+    for _ in 0..events {
+        let event = Box::new(samples.event(EventType::TestPing));
+        let write = Write::EventTo { event, endpoint: endpoint.id };
+        pg.commit(Changes::new(scope.clone()).write(write)).await.expect(HEALTHY);
+    }
+    endpoint.id
+}
+
+fn by_endpoint(claims: &[Claim]) -> BTreeMap<EndpointId, usize> {
+    let mut counts = BTreeMap::new();
+    for claim in claims {
+        let Job::Delivery { delivery, .. } = &claim.job else { panic!("a job of another lane") };
+        *counts.entry(delivery.endpoint()).or_default() += 1;
+    }
+    counts
+}
+
+async fn a_busy_endpoint_holds_up_no_other(leg: Leg) {
+    let pg = Under::test(leg).await.storage;
+    let (queue, samples) = (pg.queue(), Samples::new(1));
+    // Far more than a claim looks at, all due before anybody else's.
+    let busy = endpoint_with(&pg, &samples, 300).await;
+    let quiet = [endpoint_with(&pg, &samples, 2).await, endpoint_with(&pg, &samples, 1).await];
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.extend(queue.claim(Lane::Deliveries, 8, LEASE).await.expect(HEALTHY));
+    }
+    let counts = by_endpoint(&held);
+    assert_eq!(counts.get(&busy), Some(&PgQueue::PER_ENDPOINT_MAX), "{counts:?}");
+    assert_eq!(quiet.map(|id| counts.get(&id).copied()), [Some(2), Some(1)], "{counts:?}");
+    // What was sent makes room for what waits.
+    let of_busy = |claim: &&Claim| by_endpoint(std::slice::from_ref(*claim)).contains_key(&busy);
+    let done: Vec<Settlement> = held
+        .iter()
+        .filter(of_busy)
+        .take(5)
+        .map(|claim| Settlement { claim: claim.clone(), verdict: Verdict::Done })
+        .collect();
+    assert_eq!(queue.settle(&done).await.expect(HEALTHY), [true; 5]);
+    let more = queue.claim(Lane::Deliveries, 100, LEASE).await.expect(HEALTHY);
+    assert_eq!(by_endpoint(&more), BTreeMap::from([(busy, 5)]));
+}
+
+#[tokio::test]
+async fn a_busy_endpoint_holds_up_no_other_one() {
+    a_busy_endpoint_holds_up_no_other(Leg::Pool).await;
+}
+
+#[tokio::test]
+async fn a_busy_endpoint_holds_up_no_other_one_by_conditional_claims() {
+    a_busy_endpoint_holds_up_no_other(Leg::Alone).await;
+}
+
+#[tokio::test]
+async fn a_busy_endpoint_holds_up_no_other_one_of_its_merchant_on_a_distributed_engine() {
+    a_busy_endpoint_holds_up_no_other(Leg::Distributed).await;
+}
+
+/// One job of each merchant: what one has out takes nobody else's turn.
+async fn merchants_take_turns(leg: Leg) {
+    let pg = Under::test(leg).await.storage;
+    let (queue, samples) = (pg.queue(), Samples::new(4));
+    let mut expected = Vec::new();
+    for name in ["a", "b", "c"] {
+        let there = samples.of(scope(name, Mode::Test));
+        let creation = there.creation();
+        pg.commit(creation.changes()).await.expect(HEALTHY);
+        expected.push(creation.job());
+    }
+    let mut claimed = Vec::new();
+    for _ in 0..3 {
+        claimed.extend(queue.claim(Lane::Operations, 1, LEASE).await.expect(HEALTHY));
+    }
+    let claimed: Vec<Job> = claimed.into_iter().map(|claim| claim.job).collect();
+    assert_eq!(claimed, expected);
+}
+
+#[tokio::test]
+async fn a_merchant_with_a_job_out_holds_up_no_other() {
+    merchants_take_turns(Leg::Pool).await;
+}
+
+#[tokio::test]
+async fn a_merchant_with_a_job_out_holds_up_no_other_on_a_distributed_engine() {
+    merchants_take_turns(Leg::Distributed).await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_never_done_is_buried_with_its_reason() {
+    let pg = Under::test(Leg::Pool).await.storage;
+    let (queue, samples) = (pg.queue(), Samples::new(2));
+    let creation = samples.creation();
+    pg.commit(creation.changes()).await.expect(HEALTHY);
+    let claim = queue.claim(Lane::Operations, 1, LEASE).await.expect(HEALTHY).remove(0);
+    let release = Verdict::Release { due_in: Duration::ZERO };
+    queue.settle(&[Settlement { claim, verdict: release }]).await.expect(HEALTHY);
+    // As if it had been claimed and released that often.
+    let schema = crate::fixtures::schema_of(&pg);
+    let worn = format!("update {schema}.operations set claims = {}", PgQueue::CLAIMS_MAX);
+    sqlx::query(AssertSqlSafe(worn)).execute(pg.pool()).await.expect(HEALTHY);
+    assert_eq!(queue.claim(Lane::Operations, 9, LEASE).await.expect(HEALTHY), []);
+    let buried = queue.buried(Lane::Operations, 9).await.expect(HEALTHY);
+    let reason: Box<str> = "claimed 1000 times and never done".into();
+    assert_eq!(buried, [(creation.job(), reason)]);
+    assert_eq!(queue.depth(Lane::Operations).await.expect(HEALTHY).dead, 1);
+    assert_eq!(pg.due_jobs(Lane::Operations, 9).await.expect(HEALTHY), [], "it is set aside");
+}
+
+#[tokio::test]
+async fn buried_jobs_are_listed_with_the_reason_they_were_given() {
+    let pg = Under::test(Leg::Pool).await.storage;
+    let (queue, samples) = (pg.queue(), Samples::new(3));
+    endpoint_with(&pg, &samples, 2).await;
+    for claim in queue.claim(Lane::Deliveries, 9, LEASE).await.expect(HEALTHY) {
+        let verdict = Verdict::Bury { reason: "it's \"poison\"\0 🦀".into() };
+        assert_eq!(queue.settle(&[Settlement { claim, verdict }]).await.expect(HEALTHY), [true]);
+    }
+    let buried = queue.buried(Lane::Deliveries, 1).await.expect(HEALTHY);
+    assert_eq!(buried.len(), 1, "at most as many as were asked for");
+    assert_eq!(&*buried[0].1, "it's \"poison\" 🦀");
+}
