@@ -582,7 +582,10 @@ impl Text {
 
     fn writes(&mut self) {
         self.insert::<PaymentRow<'_>>(Part::Replaced, "replaced", Existing::Replaced);
-        self.insert::<OperationRow<'_>>(Part::Operations, "operated", Existing::Replaced);
+        // The operations of new payments are new, and need not be looked for.
+        let are_new = self.has(Part::Created) && !self.has(Part::PaymentGuards);
+        let existing = if are_new { Existing::Refused } else { Existing::Replaced };
+        self.insert::<OperationRow<'_>>(Part::Operations, "operated", existing);
         if self.has(Part::Events) {
             self.relation::<EventRow<'_>>("events");
             self.sql.push(", appended as (");
