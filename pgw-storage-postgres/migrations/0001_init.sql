@@ -2,7 +2,7 @@
 -- `live` is the mode: false is test mode, true is live mode.
 --
 -- There are no foreign keys between these tables: each commit checks what it refers to in the statement that writes it, rows are
--- never deleted, and a check by trigger costs a fifth of a payment's time. Sums of money are checked here, so that no statement
+-- never deleted, and a check by trigger costs a look-up and a row lock for every row. Sums of money are checked here, so that no statement
 -- from anywhere can break them.
 
 create table {schema}.payments (

@@ -98,7 +98,7 @@
 //!
 //! # Versions
 //!
-//! PostgreSQL 13 and later. This crate's public items name types of `sqlx` 0.9, which it re-exports: use `pgw_storage_postgres::sqlx`
+//! Tested with PostgreSQL 15; nothing newer than 13 is used. This crate's public items name types of `sqlx` 0.9, which it re-exports: use `pgw_storage_postgres::sqlx`
 //! and they always fit.
 
 mod answers;
