@@ -135,7 +135,7 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         // Also when it panicked or its runtime ended: the next commit starts another.
-        self.0.waiting().committers -= 1;
+        self.0.waiting().ended();
     }
 }
 
@@ -549,6 +549,14 @@ impl Waiting {
         leaves
     }
 
+    /// A committer is gone, whatever it was at: it may have lingered, and nobody must be sent to wake it.
+    const fn ended(&mut self) {
+        self.committers -= 1;
+        if self.lingering > self.committers {
+            self.lingering = self.committers;
+        }
+    }
+
     /// Up to `max` commits, one of each merchant in turn, no two of them about one payment, delivery or key.
     fn take(&mut self, max: usize, hasher: &RandomState) -> Vec<Item> {
         let mut batch = Vec::with_capacity(max.min(self.count));
@@ -636,3 +644,22 @@ const WAITING_MAX: usize = 16_384;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How many commits that must wait for another of the batch are looked past.
 const ASIDE_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_wake_a_committer_that_is_gone() {
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.call(2), Call::Start);
+        waiting.lingering += 1;
+        // Its runtime ends while it lingers: it is dropped where it stands.
+        waiting.ended();
+        assert_eq!(waiting.call(2), Call::Start);
+        waiting.lingering += 1;
+        assert_eq!((waiting.call(2), waiting.call(2)), (Call::Wake, Call::Start));
+        assert_eq!(waiting.call(2), Call::Nobody);
+        assert!(!waiting.leaves(), "it was called");
+    }
+}

@@ -87,6 +87,7 @@ impl Inner {
         !std::mem::replace(&mut outbox.is_sending, true)
     }
 
+    /// What is to be sent now; nothing: the caller stops to send.
     fn take(&self) -> Vec<Hint> {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let hints = std::mem::take(&mut outbox.hints);
@@ -96,11 +97,13 @@ impl Inner {
 
     /// Sends until the outbox is empty.
     async fn send(self: Arc<Self>) {
+        let mut sends = Sends { inner: Arc::clone(&self), is_done: false };
         // Nothing durable is in this transaction, so nobody's payment waits behind a flush for it.
         const NOTIFY: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, p) from unnest($2::text[]) p";
         loop {
             let hints = self.take();
             if hints.is_empty() {
+                sends.is_done = true;
                 return;
             }
             let statement = self.database.sql.text(NOTIFY);
@@ -133,6 +136,20 @@ impl Inner {
         let task = tokio::spawn(hears.run());
         *listener = Some(Listener { task, listens: listens.clone() });
         Some(listens)
+    }
+}
+
+/// Somebody sends. If its runtime ends first, the next one that publishes starts anew.
+struct Sends {
+    inner: Arc<Inner>,
+    is_done: bool,
+}
+
+impl Drop for Sends {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.inner.outbox.lock().unwrap_or_else(PoisonError::into_inner).is_sending = false;
+        }
     }
 }
 
