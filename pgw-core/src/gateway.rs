@@ -23,7 +23,7 @@ use crate::idempotency::{KeyTarget, StoredAnswer};
 use crate::notifier::{Hint, Notifier};
 use crate::payment::plan::Stamp;
 use crate::payment::{Payment, PaymentState};
-use crate::queue::{Job, Lane, Queue};
+use crate::queue::{Job, Queue};
 use crate::sandbox::Sandbox;
 use crate::scope::{Mode, Scope};
 use crate::storage::{Storage, StorageError};
@@ -111,44 +111,17 @@ impl Gateway {
     }
 
     /// Tells the queue and the others what a commit made due. Never fails: everything it says is found by polling too.
-    pub(crate) async fn announce(&self, changes: Announcement, due: &[(Job, Duration)]) {
+    pub(crate) async fn announce(&self, changes: Vec<Hint>, due: &[(Job, Duration)]) {
         if !due.is_empty()
             && let Err(error) = self.parts.queue.push(due).await
         {
             tracing::warn!(%error, "the queue did not take new jobs; the reaper will push them again");
         }
-        let mut hints = Vec::with_capacity(4);
-        for lane in Lane::ALL {
-            if due.iter().any(|(job, due_in)| job.lane() == lane && due_in.is_zero()) {
-                hints.push(Hint::Work(lane));
-            }
-        }
-        hints.extend(changes.payment.map(|(scope, id)| Hint::Payment { scope, id }));
-        if changes.events {
-            hints.push(Hint::Events);
-        }
+        let mut hints = Hint::work(due);
+        hints.extend(changes);
         if let Err(error) = self.parts.notifier.publish(&hints).await {
             tracing::warn!(%error, "hints were not sent; polling will find the work");
         }
-    }
-}
-
-/// What a commit's hints say.
-#[derive(Debug)]
-pub(crate) struct Announcement {
-    payment: Option<(Scope, crate::id::PaymentId)>,
-    events: bool,
-}
-
-impl Announcement {
-    pub(crate) fn of(changes: &Changes) -> Self {
-        use crate::changes::Write;
-        let payment = changes.writes.iter().find_map(|write| match write {
-            Write::Payment(payment) => Some((payment.scope.clone(), payment.id)),
-            _ => None,
-        });
-        let is_event = |write: &Write| matches!(write, Write::Event(_) | Write::EventTo { .. });
-        Self { payment, events: changes.writes.iter().any(is_event) }
     }
 }
 
@@ -199,7 +172,7 @@ impl Bound<'_> {
 
     /// Commits; an answer that was lost is asked for again with the same changes, which can be applied only once.
     async fn commit(&self, changes: Changes) -> Result<Commit, Error> {
-        let announcement = Announcement::of(&changes);
+        let announcement = Hint::of(&changes);
         let (committed, certainty) =
             commit_surely(self.storage, changes, &self.gateway.parts.env).await?;
         Ok(match committed {

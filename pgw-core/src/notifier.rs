@@ -1,13 +1,15 @@
 //! The notifier: a lossy broadcast of hints. Nothing is correct only because a hint arrived.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::access::KeyPrefix;
+use crate::changes::{Changes, Write};
 use crate::id::PaymentId;
 use crate::processor::Source;
-use crate::queue::Lane;
+use crate::queue::{Job, Lane};
 use crate::scope::Scope;
 
 /// Tells others that it may be worth looking.
@@ -71,6 +73,36 @@ pub enum Hint {
     KeyRevoked(KeyPrefix),
     /// Hints were lost: look at everything.
     Missed,
+}
+
+impl Hint {
+    /// What these changes are worth telling once they are committed, but for the work they make due.
+    #[must_use]
+    pub fn of(changes: &Changes) -> Vec<Self> {
+        let mut hints: Vec<Self> = changes
+            .writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::Payment(payment) => {
+                    Some(Self::Payment { scope: payment.scope.clone(), id: payment.id })
+                }
+                _ => None,
+            })
+            .collect();
+        let is_event = |write: &Write| matches!(write, Write::Event(_) | Write::EventTo { .. });
+        if changes.writes.iter().any(is_event) {
+            hints.push(Self::Events);
+        }
+        hints
+    }
+
+    /// That there is work, in each lane that a job is due in at once.
+    #[must_use]
+    pub fn work(due: &[(Job, Duration)]) -> Vec<Self> {
+        let is_due =
+            |lane: &Lane| due.iter().any(|(job, due_in)| job.lane() == *lane && due_in.is_zero());
+        Lane::ALL.into_iter().filter(is_due).map(Self::Work).collect()
+    }
 }
 
 /// Why hints could not be sent or heard.

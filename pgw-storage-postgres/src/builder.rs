@@ -40,8 +40,8 @@ pub enum Engine {
     /// PostgreSQL, one primary.
     #[default]
     Single,
-    /// One that spreads rows over machines by merchant (Citus, `CockroachDB`, `YugabyteDB`): every statement is about one row of one
-    /// merchant, and commits are not put together.
+    /// One that spreads rows over machines by merchant (Citus, `CockroachDB`, `YugabyteDB`): a commit's statements are each about
+    /// one row of one merchant, commits are not put together, and jobs are claimed merchant by merchant.
     Distributed,
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::notifier::Hint;
-use pgw_core::queue::Lane;
 use pgw_core::storage::StorageError;
 use pgw_core::timestamp::Timestamp;
 use sqlx::postgres::PgRow;
@@ -63,7 +62,8 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         let committed =
             commit_here(&mut transaction, &self.database, &changes, self.engine).await?;
         if let Committed::Applied { due } = &committed {
-            let hints = hints(&changes, due);
+            let mut hints = Hint::work(due);
+            hints.extend(Hint::of(&changes));
             for payload in payload(None, &hints) {
                 const NOTIFY: &str = "select pg_notify($1, $2)";
                 let bound = Bound::new().and(channel(self.database.sql.schema())).and(payload);
@@ -107,26 +107,6 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         self.is_checked.store(true, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// What others hear when the host commits.
-fn hints(changes: &Changes, due: &[(pgw_core::queue::Job, std::time::Duration)]) -> Vec<Hint> {
-    use pgw_core::changes::Write;
-    let mut hints = Vec::new();
-    for lane in Lane::ALL {
-        if due.iter().any(|(job, due_in)| job.lane() == lane && due_in.is_zero()) {
-            hints.push(Hint::Work(lane));
-        }
-    }
-    for write in &changes.writes {
-        if let Write::Payment(payment) = write {
-            hints.push(Hint::Payment { scope: payment.scope.clone(), id: payment.id });
-        }
-    }
-    if changes.writes.iter().any(|write| matches!(write, Write::Event(_) | Write::EventTo { .. })) {
-        hints.push(Hint::Events);
-    }
-    hints
 }
 
 fn stopped(stopped: Stopped) -> StorageError {

@@ -4,7 +4,8 @@ use crate::access::Caller;
 use crate::changes::{Changes, Committed};
 use crate::env::runtime_now;
 use crate::error::Error;
-use crate::gateway::{Announcement, Gateway, commit_surely};
+use crate::gateway::{Gateway, commit_surely};
+use crate::notifier::Hint;
 use crate::payment::plan::Stamp;
 use crate::queue::{Job, Verdict};
 use crate::scope::Scope;
@@ -59,7 +60,7 @@ async fn send(gateway: &Gateway, work: &DeliveryWork) -> Result<Sent, Error> {
 }
 
 async fn commit(gateway: &Gateway, job: &Job, changes: Changes) -> Result<Verdict, Error> {
-    let announcement = Announcement::of(&changes);
+    let announcement = Hint::of(&changes);
     let own = changes.writes.iter().find_map(|write| match write {
         crate::changes::Write::Delivery { due_in, .. } => *due_in,
         _ => None,

@@ -8,8 +8,9 @@ use crate::access::Caller;
 use crate::changes::{Changes, Committed};
 use crate::env::runtime_now;
 use crate::error::Error;
-use crate::gateway::{Announcement, Certainty, Gateway, commit_surely};
+use crate::gateway::{Certainty, Gateway, commit_surely};
 use crate::id::OperationId;
+use crate::notifier::Hint;
 use crate::payment::plan::{self, Evidence, Plan, PlanError, Stamp, Timing};
 use crate::payment::{Fence, Operation, OperationState, PaymentState};
 use crate::processor::{Confirmation, Finding, Instruction, LookUp, ProcessorError, Resolution};
@@ -384,7 +385,7 @@ impl Task<'_> {
 
     /// Commits; what the commit made of this very job is its verdict. `None`: somebody else was faster.
     async fn commit(&self, changes: Changes) -> Result<Option<Verdict>, Error> {
-        let announcement = Announcement::of(&changes);
+        let announcement = Hint::of(&changes);
         let storage = self.gateway.storage();
         let own = own_due(&changes, self.id);
         match commit_surely(storage, changes, self.gateway.env()).await? {
