@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use pgw_core::access::Role;
+use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Gateway, NewApiKey};
 use pgw_core::text::Description;
@@ -53,7 +54,10 @@ async fn run() -> Fallible<()> {
         .with_storage(Arc::new(MemoryStorage::new()))
         .with_queue(Arc::new(MemoryQueue::new()))
         .with_notifier(Arc::new(MemoryNotifier::new()))
-        .with_transport(Arc::new(HttpTransport::new(env.clone(), policy)?))
+        .with_transport(
+            Arc::new(HttpTransport::new(env.clone(), policy)?),
+            KeyRing::ephemeral(&env),
+        )
         .with_env(env.clone())
         .build()?;
     let worker = Worker::new(&gateway).start();

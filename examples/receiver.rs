@@ -1,11 +1,10 @@
 //! A webhook receiver: verifies each signature on the raw body, and handles each webhook once.
 //!
 //! `PGW_WEBHOOK_SECRET=whsec_… cargo run --example receiver`, then create an endpoint for
-//! `http://127.0.0.1:3001/webhooks`.
+//! `http://127.0.0.1:3001/webhooks`. Receivers in other languages are in `pgw-webhook-client/docs/receivers.md`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{FromRef, State};
@@ -13,11 +12,12 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use pgw_webhook_client::StandardVerifier;
 use pgw_webhook_client::axum::VerifiedWebhook;
-use pgw_webhook_client::replay::{MemoryReplayStore, Once, once};
+use pgw_webhook_client::replay::{MemoryReplayStore, Once};
 
 #[derive(Clone)]
 struct App {
     verifier: StandardVerifier,
+    /// In memory, so a restart forgets what was handled. Where that is too soon, implement `ReplayStore` on your database.
     seen: Arc<MemoryReplayStore>,
 }
 
@@ -29,7 +29,7 @@ impl FromRef<App> for StandardVerifier {
 
 /// A webhook gets here only with a good signature; `once` runs the handler for the first attempt that succeeds.
 async fn receive(State(app): State<App>, webhook: VerifiedWebhook<StandardVerifier>) -> StatusCode {
-    let handled = once(&*app.seen, webhook.replay_key(), now(), async || {
+    let handled = webhook.once(&*app.seen, async || {
         let event: serde_json::Value = serde_json::from_slice(webhook.body()).unwrap_or_default();
         println!("{} {}", event["type"], webhook.id().unwrap_or_default());
         Ok::<(), Infallible>(())
@@ -41,11 +41,6 @@ async fn receive(State(app): State<App>, webhook: VerifiedWebhook<StandardVerifi
         // Not handled: the sender comes back.
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "an application reads the clock where it needs it")]
-fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[tokio::main(flavor = "current_thread")]

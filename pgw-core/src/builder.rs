@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Pepper;
+use crate::crypto::KeyRing;
 use crate::env::Env;
-use crate::gateway::{Gateway, Parts};
+use crate::gateway::{Gateway, Parts, Webhooks};
 use crate::notifier::Notifier;
 use crate::processor::Processor;
 use crate::queue::Queue;
@@ -14,8 +15,8 @@ use crate::retry::RetryPolicy;
 use crate::sandbox::Sandbox;
 use crate::scope::Mode;
 use crate::storage::Storage;
-use crate::webhook::WebhookTransport;
-use crate::worker::Gate;
+use crate::webhook::{Vault, WebhookTransport};
+use crate::worker::{Breakers, Gate};
 
 /// Collects the parts of a [`Gateway`]. Storage, queue and notifier must be given; everything else has a default.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct GatewayBuilder {
     storage: Option<Arc<dyn Storage>>,
     queue: Option<Arc<dyn Queue>>,
     notifier: Option<Arc<dyn Notifier>>,
-    transport: Option<Arc<dyn WebhookTransport>>,
+    transport: Option<(Arc<dyn WebhookTransport>, KeyRing)>,
     processors: BTreeMap<Mode, (Arc<dyn Processor>, ProcessorSettings)>,
     sandbox: Option<Sandbox>,
     env: Env,
@@ -65,9 +66,12 @@ impl GatewayBuilder {
         self
     }
 
-    /// What sends webhooks. Without one, no endpoint can be created.
-    pub fn with_transport(mut self, transport: Arc<dyn WebhookTransport>) -> Self {
-        self.transport = Some(transport);
+    /// What sends webhooks, and the keys that endpoints' secrets are sealed with. Without them, no endpoint can be created.
+    ///
+    /// The keys must outlive the process where the storage does: a secret whose key is lost is lost, and signs nothing any more.
+    /// [`KeyRing::ephemeral`] is for tests and for storage in memory.
+    pub fn with_transport(mut self, transport: Arc<dyn WebhookTransport>, keys: KeyRing) -> Self {
+        self.transport = Some((transport, keys));
         self
     }
 
@@ -130,7 +134,11 @@ impl GatewayBuilder {
             storage: self.storage.ok_or(BuildError::Missing("storage"))?,
             queue: self.queue.ok_or(BuildError::Missing("queue"))?,
             notifier: self.notifier.ok_or(BuildError::Missing("notifier"))?,
-            transport: self.transport,
+            webhooks: self.transport.map(|(transport, keys)| Webhooks {
+                transport,
+                vault: Vault::new(keys, self.env.clone()),
+            }),
+            breakers: Breakers::default(),
             processors: processors
                 .into_iter()
                 .map(|(mode, (processor, settings))| (mode, Gate::new(processor, settings)))

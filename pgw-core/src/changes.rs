@@ -177,14 +177,29 @@ pub enum Write {
         /// The answer.
         answer: StoredAnswer,
     },
-    /// Inserts or replaces an endpoint.
+    /// Inserts or replaces an endpoint. A pause of it ends.
     Endpoint(Box<Endpoint>),
+    /// Pauses an endpoint of an earlier commit or of this one: none of its deliveries is due until this is over, and none spends an attempt.
+    Pause {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// How long, from now by the backend's clock.
+        lasts: Duration,
+    },
     /// Replaces a delivery, and makes it due. A claim on the row ends.
     Delivery {
         /// The delivery.
         delivery: Box<Delivery>,
         /// When it is due, from now by the backend's clock; `None`: not at all.
         due_in: Option<Duration>,
+    },
+    /// Makes the earliest pending delivery of a payment's events to an endpoint due now, if there is one; a claim on it ends. Written when
+    /// the one before it was taken or given up.
+    Wake {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The payment.
+        payment: PaymentId,
     },
     /// Appends to a delivery's attempt log.
     Attempt(Box<Attempt>),
@@ -211,7 +226,9 @@ impl Write {
             | Self::Conflict(_)
             | Self::CloseConflict { .. }
             | Self::Endpoint(_)
+            | Self::Pause { .. }
             | Self::Delivery { .. }
+            | Self::Wake { .. }
             | Self::Attempt(_)
             | Self::ApiKey(_)
             | Self::Cursor { .. }
@@ -231,6 +248,8 @@ impl Write {
             | Self::Conflict(_)
             | Self::CloseConflict { .. }
             | Self::Answer { .. }
+            | Self::Pause { .. }
+            | Self::Wake { .. }
             | Self::Attempt(_)
             | Self::Cursor { .. } => None,
         }

@@ -1,5 +1,6 @@
 //! What the gateway's verbs can fail with, by meaning for the caller.
 
+use crate::crypto::CryptoError;
 use crate::notifier::NotifierError;
 use crate::payment::plan::PlanError;
 use crate::processor::{NotificationError, Source};
@@ -49,6 +50,9 @@ pub enum Error {
     /// An endpoint's webhooks cannot be signed with its secret.
     #[error("the webhook cannot be signed")]
     Unsigned(#[source] Source),
+    /// An endpoint's secret cannot be sealed, or its envelope cannot be opened: its key is not on the ring, or the row was changed.
+    #[error("the endpoint's secret cannot be sealed or opened: {0}")]
+    Sealing(#[source] CryptoError),
     /// A processor's notification cannot be used.
     #[error("the notification was not accepted")]
     Notification(#[source] NotificationError),
@@ -76,6 +80,7 @@ impl Error {
             | Self::EndpointDisabled
             | Self::AddressDenied(_)
             | Self::Unsigned(_)
+            | Self::Sealing(_)
             | Self::Notification(_) => false,
         }
     }

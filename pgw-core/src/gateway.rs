@@ -5,6 +5,7 @@ mod endpoints;
 mod payments;
 mod reads;
 mod replays;
+mod sealing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,12 +28,13 @@ use crate::queue::{Job, Queue};
 use crate::sandbox::Sandbox;
 use crate::scope::{Mode, Scope};
 use crate::storage::{Storage, StorageError};
-use crate::webhook::WebhookTransport;
-use crate::worker::Gate;
+use crate::webhook::{Vault, WebhookTransport};
+use crate::worker::{Breakers, Gate};
 
 pub use access::{AccessError, NewApiKey};
 pub use payments::is_answered;
 pub use replays::{BulkRetry, Run};
+pub use sealing::Resealed;
 
 /// A payment gateway. Cheap to clone; clones share everything.
 ///
@@ -48,12 +50,20 @@ pub(crate) struct Parts {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) notifier: Arc<dyn Notifier>,
-    pub(crate) transport: Option<Arc<dyn WebhookTransport>>,
+    pub(crate) webhooks: Option<Webhooks>,
+    pub(crate) breakers: Breakers,
     pub(crate) processors: BTreeMap<Mode, Gate>,
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) env: Env,
     pub(crate) pepper: Pepper,
     pub(crate) settings: Settings,
+}
+
+/// What sending webhooks takes.
+#[derive(Debug)]
+pub(crate) struct Webhooks {
+    pub(crate) transport: Arc<dyn WebhookTransport>,
+    pub(crate) vault: Vault,
 }
 
 impl Gateway {

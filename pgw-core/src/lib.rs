@@ -3,6 +3,7 @@
 pub mod access;
 pub mod builder;
 pub mod changes;
+pub mod crypto;
 pub mod currency;
 pub mod email;
 pub mod env;

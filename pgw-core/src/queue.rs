@@ -27,6 +27,14 @@ use crate::scope::Scope;
 /// again. Jobs are claimed in the order they are due. A claim never returns more than it was asked for, nor jobs
 /// of another lane, and does not wait when there is nothing.
 ///
+/// # Fairness
+/// Of one endpoint's deliveries at most [`PER_ENDPOINT_MAX`] are held at a time: a claim gives out no more. Those behind them that
+/// belong to other endpoints are given out all the same, in the order they are due. A claim that was settled, or whose lease ran out,
+/// makes room again; one that is extended keeps its room, and takes it back where its lease had run out, whoever is there by now. An
+/// endpoint is one of its scope. Operations have no such bound.
+///
+/// A backend of several processes may pass the bound by what claims made at the same moment cannot see of each other.
+///
 /// # Extend and settle
 /// Both check the fence. A lease that ran out and was not claimed anew can still be extended and settled by its holder. The holder of a lease that ran out and was claimed anew can neither extend nor settle; each says so
 /// with `false` and changes nothing.
@@ -79,6 +87,10 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// [`QueueError`].
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError>;
 }
+
+/// Most deliveries of one endpoint that are held at a time: enough to keep an endpoint that answers busy, few enough that one that does
+/// not cannot take all the workers of a process.
+pub const PER_ENDPOINT_MAX: usize = 16;
 
 /// A kind of work with workers of its own, so that slow endpoints never hold up payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +176,11 @@ pub enum Verdict {
     Done,
     /// Not done: due again after this long.
     Release {
+        /// How long.
+        due_in: Duration,
+    },
+    /// Not its turn: due again after this long, and the claim does not count, so that waiting is never taken for poison.
+    Postpone {
         /// How long.
         due_in: Duration,
     },

@@ -5,6 +5,7 @@
 //! uses. A receiver that re-serialises before it verifies therefore still sees the signed bytes.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -20,7 +21,10 @@ use crate::money::Money;
 use crate::payment::{Failure, NextAction, Operation, OperationKind, Payment, PaymentState};
 use crate::scope::Scope;
 use crate::timestamp::Timestamp;
-use crate::webhook::{Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus};
+use crate::webhook::{
+    Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus, EndpointWithSecret,
+    Ordering, WhenExhausted,
+};
 
 /// The version of the shapes below, in every event.
 pub const API_VERSION: &str = "2026-11-01";
@@ -73,8 +77,8 @@ pub fn endpoint(endpoint: &Endpoint) -> Vec<u8> {
 
 /// An endpoint with a new secret: the one time it is shown.
 #[must_use]
-pub fn endpoint_with_secret(endpoint: &Endpoint) -> Vec<u8> {
-    render(&EndpointView::of(endpoint, Some(endpoint.secret.expose())))
+pub fn endpoint_with_secret(created: &EndpointWithSecret) -> Vec<u8> {
+    render(&EndpointView::of(&created.endpoint, Some(created.secret.expose())))
 }
 
 /// A delivery (the seed's `webhook_event`).
@@ -366,8 +370,15 @@ struct EndpointView<'a> {
     description: Option<&'a str>,
     event_types: Vec<String>,
     signature_profiles: Vec<&'static str>,
+    headers: Vec<&'a str>,
+    timeout_ms: Option<u64>,
+    concurrency: u8,
+    rate_per_second: Option<u32>,
+    ordering: &'static str,
+    on_exhausted: Option<&'static str>,
     status: &'static str,
     disabled_reason: Option<&'a str>,
+    failing_since: Option<Timestamp>,
     previous_secret_expires_at: Option<Timestamp>,
     version: u64,
     created_at: Timestamp,
@@ -383,6 +394,12 @@ impl<'a> EndpointView<'a> {
             EndpointStatus::Disabled { reason } => ("disabled", Some(reason.as_str())),
             EndpointStatus::Deleted => ("deleted", None),
         };
+        let options = &endpoint.options;
+        let (ordering, on_exhausted) = match options.ordering {
+            Ordering::AsDue => ("none", None),
+            Ordering::ByPayment(WhenExhausted::Skip) => ("payment", Some("skip")),
+            Ordering::ByPayment(WhenExhausted::Park) => ("payment", Some("park")),
+        };
         Self {
             object: "webhook_endpoint",
             id: endpoint.id,
@@ -392,8 +409,22 @@ impl<'a> EndpointView<'a> {
             description: endpoint.description.as_ref().map(|text| text.as_str()),
             event_types: endpoint.filters.iter().map(ToString::to_string).collect(),
             signature_profiles: endpoint.profiles.iter().map(|profile| profile.as_str()).collect(),
+            headers: endpoint
+                .headers
+                .iter()
+                .flat_map(|own| &own.names)
+                .map(|name| &**name)
+                .collect(),
+            timeout_ms: options
+                .timeout
+                .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            concurrency: options.concurrency_max(),
+            rate_per_second: options.rate_per_s.map(NonZeroU32::get),
+            ordering,
+            on_exhausted,
             status,
             disabled_reason,
+            failing_since: endpoint.health.failing_since(),
             previous_secret_expires_at: endpoint.previous.as_ref().map(|previous| previous.until),
             version: endpoint.version,
             created_at: endpoint.created_at,

@@ -1,11 +1,13 @@
 //! Storage: the only durable truth. One write, `commit`; everything else reads.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::access::{ApiKey, AuditRow, KeyPrefix};
 use crate::changes::{Changes, ChangesError, Committed, Guard};
+use crate::crypto::KeyName;
 use crate::currency::Currency;
 use crate::event::{Event, EventType};
 use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
@@ -60,6 +62,13 @@ use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 /// # Due work
 /// `due_in` of a write is added to the backend's own clock. [`due`](Self::due) and [`due_jobs`](Self::due_jobs) judge by that clock.
 /// Storage knows nothing of claims unless its rows are the queue.
+///
+/// # Parked deliveries
+/// A delivery that is due by its row is parked, [`DueWork::Parked`], while its endpoint is enabled and paused
+/// ([`Write::Pause`](crate::changes::Write::Pause); every [`Write::Endpoint`](crate::changes::Write::Endpoint) without one ends the pause), or
+/// orders [by payment](crate::webhook::Ordering::ByPayment) and has not yet taken or given up an event of the same payment with a lower
+/// sequence; with [`Park`](crate::webhook::WhenExhausted::Park), given up is not enough.
+/// [`due_jobs`](Self::due_jobs) leaves parked ones out.
 ///
 /// # Errors
 /// Reads that find nothing answer `None` or an empty page. [`StorageError`] says what to do: see
@@ -210,6 +219,17 @@ pub trait Storage: fmt::Debug + Send + Sync {
         id: DeliveryId,
     ) -> Result<Option<DeliveryWork>, StorageError>;
 
+    /// Endpoints of any merchant, deleted ones too, whose secret was sealed by another key than this one, at most `limit`: what is still to
+    /// be sealed anew.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError>;
+
     /// Deliveries, newest first.
     ///
     /// # Errors
@@ -232,7 +252,8 @@ pub trait Storage: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Attempt>, StorageError>;
 
-    /// The rows a job points to, if its row is due now; `None` kills a stale job.
+    /// The rows a job points to, if its row is due now; `None` kills a stale job. A delivery whose turn it is not yet is
+    /// [`DueWork::Parked`].
     ///
     /// # Errors
     /// [`StorageError`].
@@ -317,6 +338,11 @@ pub enum DueWork {
     Operation(Box<PaymentState>),
     /// The delivery.
     Delivery(Box<DeliveryWork>),
+    /// It is a delivery's, and not its turn: its endpoint is paused, or an earlier event of its payment comes first.
+    Parked {
+        /// When to look again, by the backend's clock: when the pause is over or the earlier one is due. At most an hour.
+        look_in: Duration,
+    },
 }
 
 /// Why storage did not do it.

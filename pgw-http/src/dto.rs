@@ -1,5 +1,6 @@
 //! Request bodies → commands. Which members each has, and what they are parsed into.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
 use pgw_core::currency::Currency;
@@ -7,6 +8,7 @@ use pgw_core::email::Email;
 use pgw_core::gateway::Run;
 use pgw_core::id::{OperationId, RefundId};
 use pgw_core::idempotency::IdempotencyKey;
+use pgw_core::metadata::Metadata;
 use pgw_core::money::Money;
 use pgw_core::page::Cursor;
 use pgw_core::payment::plan::{
@@ -20,7 +22,10 @@ use pgw_core::text::{CustomerId, CustomerName, Description, PaymentMethod, Reaso
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::DeliveryStatus;
 use pgw_core::webhook::plan::{EndpointUpdate, NewEndpoint};
-use pgw_core::webhook::{Endpoint, EndpointStatus, EndpointUrl, EventFilter, Profile, Profiles};
+use pgw_core::webhook::{
+    CustomHeaders, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter, Ordering,
+    Profile, Profiles, WhenExhausted,
+};
 
 use crate::fields::Fields;
 use crate::problem::Problem;
@@ -37,7 +42,8 @@ pub(crate) fn new_payment(
     let name = fields.require("customer_name", CustomerName::parse);
     let id = fields.parse("customer_id", CustomerId::parse);
     let description = fields.parse("description", Description::parse);
-    let metadata = fields.metadata("metadata").unwrap_or_default();
+    let metadata =
+        fields.pairs("metadata", Metadata::PAIRS_MAX, Metadata::from_pairs).unwrap_or_default();
     let payment_method = payment_method(&mut fields, mode);
     let capture = fields.parse("capture", capture_method).unwrap_or_default();
     let expires_in = expires_in(&mut fields);
@@ -104,11 +110,14 @@ pub(crate) fn new_endpoint(body: &[u8]) -> Result<NewEndpoint, Problem> {
     let description = fields.parse("description", Description::parse);
     let filters = filters(&mut fields).unwrap_or_default();
     let profiles = profiles(&mut fields).unwrap_or_default();
-    let new = url.map(|url| NewEndpoint { url, description, filters, profiles });
+    let headers =
+        fields.pairs("headers", CustomHeaders::COUNT_MAX, CustomHeaders::parse).unwrap_or_default();
+    let options = options(&mut fields).options(DeliveryOptions::default());
+    let new = url.map(|url| NewEndpoint { url, description, filters, profiles, options, headers });
     fields.finish(new)
 }
 
-/// `PATCH /webhook-endpoints/{id}`. Absent members stay as they are; `"description": null` removes the description.
+/// `PATCH /webhook-endpoints/{id}`. Absent members stay as they are; `null` removes the description and the limits.
 pub(crate) fn endpoint_update(body: &[u8]) -> Result<EndpointUpdate, Problem> {
     let mut fields = Fields::of(body)?;
     let is_removed = fields.is_null("description");
@@ -118,9 +127,55 @@ pub(crate) fn endpoint_update(body: &[u8]) -> Result<EndpointUpdate, Problem> {
         description: if is_removed { Some(None) } else { description.map(Some) },
         filters: filters(&mut fields),
         profiles: profiles(&mut fields),
+        headers: fields.pairs("headers", CustomHeaders::COUNT_MAX, CustomHeaders::parse),
         status: fields.parse("status", endpoint_status),
+        ..options(&mut fields)
     };
     fields.finish(Some(update))
+}
+
+/// What is said about how webhooks are delivered. Whether it is in range is the verb's to say.
+fn options(fields: &mut Fields<'_>) -> EndpointUpdate {
+    let timeout = limit(fields, "timeout_ms", |ms| Some(Duration::from_millis(ms)));
+    let concurrency =
+        limit(fields, "concurrency", |most| NonZeroU8::new(u8::try_from(most).unwrap_or(u8::MAX)));
+    let rate_per_s = limit(fields, "rate_per_second", |rate| {
+        NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))
+    });
+    let policy = fields.parse("on_exhausted", |text| match text {
+        "skip" => Ok(WhenExhausted::Skip),
+        "park" => Ok(WhenExhausted::Park),
+        _ => Err(UnknownName),
+    });
+    let ordering = fields.parse("ordering", |text| match text {
+        "none" => Ok(Ordering::AsDue),
+        "payment" => Ok(Ordering::ByPayment(policy.unwrap_or_default())),
+        _ => Err(UnknownName),
+    });
+    if policy.is_some() && !matches!(ordering, Some(Ordering::ByPayment(_))) {
+        fields.fault::<()>(
+            "on_exhausted",
+            "out_of_place",
+            "needs \"ordering\": \"payment\" beside it",
+        );
+    }
+    EndpointUpdate { timeout, concurrency, rate_per_s, ordering, ..EndpointUpdate::default() }
+}
+
+/// A limit that `null` lifts.
+fn limit<T>(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    parse: impl FnOnce(u64) -> Option<T>,
+) -> Option<Option<T>> {
+    let is_lifted = fields.is_null(name);
+    let Some(number) = fields.whole_number(name) else {
+        return is_lifted.then_some(None);
+    };
+    match parse(number) {
+        Some(limit) => Some(Some(limit)),
+        None => fields.fault(name, "out_of_range", "must be at least 1"),
+    }
 }
 
 /// `POST /webhook-events/retry`: which deliveries, after which, and whether to only count them.

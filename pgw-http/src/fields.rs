@@ -8,14 +8,14 @@ use pgw_core::currency::CurrencyError;
 use pgw_core::email::EmailError;
 use pgw_core::id::IdError;
 use pgw_core::idempotency::IdempotencyKeyError;
-use pgw_core::metadata::{Metadata, MetadataError};
+use pgw_core::metadata::MetadataError;
 use pgw_core::money::MoneyError;
 use pgw_core::page::CursorError;
 use pgw_core::pan::contains_card_number;
 use pgw_core::payment::UnknownName;
 use pgw_core::text::TextError;
 use pgw_core::timestamp::TimestampError;
-use pgw_core::webhook::EndpointUrlError;
+use pgw_core::webhook::{CustomHeaderError, EndpointUrlError};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -146,15 +146,20 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
-    /// The merchant's own pairs.
-    pub(crate) fn metadata(&mut self, name: &'static str) -> Option<Metadata> {
+    /// An object whose values are texts, read as pairs; `max` is how many of them may be of use.
+    pub(crate) fn pairs<T, E: Fault>(
+        &mut self,
+        name: &'static str,
+        max: usize,
+        parse: impl FnOnce(Vec<(String, String)>) -> Result<T, E>,
+    ) -> Option<T> {
         let raw = self.take(name)?;
         let Ok(Members(members)) = serde_json::from_str(raw.get()) else {
             return self.fault(name, "invalid_type", "must be an object with strings as values");
         };
         let mut pairs = Vec::new();
         // One more than allowed says that there are too many; the rest need not be decoded.
-        for (key, value) in members.into_iter().take(Metadata::PAIRS_MAX + 1) {
+        for (key, value) in members.into_iter().take(max + 1) {
             let Ok(value) = serde_json::from_str::<String>(value.get()) else {
                 let position = pairs.len() + 1;
                 let msg = format!("value of pair {position} must be a string");
@@ -162,8 +167,8 @@ impl<'a> Fields<'a> {
             };
             pairs.push((key, value));
         }
-        match Metadata::from_pairs(pairs) {
-            Ok(metadata) => Some(metadata),
+        match parse(pairs) {
+            Ok(parsed) => Some(parsed),
             Err(fault) => self.fault(name, fault.code(), fault.to_string()),
         }
     }
@@ -280,6 +285,12 @@ faults! {
     TimestampError => |_error| "invalid_time",
     IdempotencyKeyError => |_error| "invalid_key",
     EndpointUrlError => |_error| "invalid_url",
+    CustomHeaderError => |error| match error {
+        CustomHeaderError::Reserved => "reserved",
+        CustomHeaderError::Twice => "duplicate",
+        CustomHeaderError::TooMany => "too_many",
+        _ => "invalid",
+    },
 }
 
 struct Members<'a>(Vec<(String, &'a RawValue)>);
@@ -326,6 +337,7 @@ const NAME_SHOWN_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {
+    use pgw_core::metadata::Metadata;
     use pgw_core::text::Description;
 
     use super::*;
@@ -341,7 +353,7 @@ mod tests {
         let mut fields = Fields::of(body).unwrap();
         fields.parse("a", Description::parse);
         fields.parse("b", Description::parse);
-        fields.metadata("c");
+        fields.pairs("c", Metadata::PAIRS_MAX, Metadata::from_pairs);
         fields.require("d", Description::parse);
         let shown = codes(&fields.finish(Some(())).unwrap_err());
         for code in ["invalid_type", "control_character", "required", "unknown"] {

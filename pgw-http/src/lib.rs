@@ -2,6 +2,7 @@
 //!
 //! - Feature `router`: `router` gives the whole API as an `axum::Router` to mount in a host's own application.
 //! - Feature `transport`: `transport::HttpTransport` sends webhooks, guarded against requests into private networks.
+//! - Feature `testing`: `testing::HostileReceiver` is what a transport may meet out there, for tests.
 //!
 //! Neither knows a storage or a queue: both work over whatever the [`pgw_core`] gateway was built with.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -24,6 +25,8 @@ pub mod problem;
 mod resolver;
 #[cfg(feature = "router")]
 mod routes;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "transport")]
 pub mod transport;
 

@@ -50,8 +50,9 @@ impl GuardedResolver {
         Self { inner, policy }
     }
 
-    /// The allowed addresses of a host. Denied ones are left out rather than refusing the name: a public host with one
-    /// stray private record stays reachable, and the private address is never dialled either way.
+    /// The allowed addresses of a host. Denied ones are left out rather than refusing the name: they are never dialled
+    /// either way, and mixed answers are honest as a rule. Where a network translates (DNS64, RFC 6147), every IPv4-only
+    /// host has a NAT64 address besides its own; refusing those would force a hole for all of NAT64, private IPv4 included.
     async fn allowed(&self, host: &str) -> Result<Vec<SocketAddr>, GuardError> {
         let mut found = self.inner.resolve(host).await.map_err(GuardError::Lookup)?;
         found.truncate(ADDRESSES_MAX);

@@ -172,6 +172,11 @@ impl HttpTransportBuilder {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
+            // Each is on as soon as anybody in the host's build enables reqwest's feature of that name.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()

@@ -131,6 +131,11 @@ impl Tables {
             }
             Write::Answer { key, answer } => self.put_answer(run, &key, answer),
             Write::Endpoint(endpoint) => self.put_endpoint(run, *endpoint),
+            Write::Pause { endpoint, lasts } => {
+                let row = self.endpoint_ids[&(run.scope, endpoint)];
+                self.pauses.insert(row, run.now.plus(lasts));
+            }
+            Write::Wake { endpoint, payment } => self.wake(run, endpoint, payment),
             Write::Delivery { delivery, due_in } => self.put_delivery(run, *delivery, due_in),
             Write::Attempt(attempt) => self.put_attempt(run, *attempt),
             Write::ApiKey(key) => self.put_api_key(run, key),
@@ -317,6 +322,7 @@ impl Tables {
                 let endpoints = &self.endpoints;
                 scope.endpoints.remove(row, place, |row| place_of_endpoint(endpoints, row));
                 self.endpoints[at(row)] = endpoint;
+                self.pauses.remove(&row);
                 row
             }
             None => {
@@ -441,9 +447,9 @@ impl Tables {
 
 /// One commit, while it is applied.
 #[derive(Debug, Default)]
-struct Run {
-    scope: u32,
-    now: Timestamp,
+pub(crate) struct Run {
+    pub(crate) scope: u32,
+    pub(crate) now: Timestamp,
     /// Endpoints that the commit disables or deletes.
     silenced: Vec<EndpointId>,
     /// Payments whose expiry must be judged again.
@@ -461,7 +467,7 @@ impl Run {
     }
 
     /// A later write of the same row decides.
-    fn made_due(&mut self, job: Job, due_in: Option<Duration>) {
+    pub(crate) fn made_due(&mut self, job: Job, due_in: Option<Duration>) {
         self.due.retain(|(earlier, _)| *earlier != job);
         if let Some(due_in) = due_in {
             self.due.push((job, due_in));
@@ -482,8 +488,9 @@ fn silenced(writes: &[Write]) -> Vec<EndpointId> {
 const fn rank(write: &Write) -> u8 {
     match write {
         Write::Payment(_) => 0,
-        Write::Answer { .. } => 2,
+        Write::Answer { .. } | Write::Wake { .. } => 2,
         Write::Endpoint(_) => 3,
+        Write::Pause { .. } => 4,
         _ => 1,
     }
 }

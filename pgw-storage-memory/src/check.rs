@@ -95,8 +95,18 @@ impl Tables {
             Write::Payment(payment) if payment.sequence >= u64::from(NO_SEQUENCE) => {
                 Err(StorageError::Unsupported("a payment with billions of events"))
             }
-            Write::Payment(_) | Write::Endpoint(_) | Write::Cursor { .. } | Write::Audit(_) => {
-                Ok(())
+            Write::Payment(_)
+            | Write::Endpoint(_)
+            | Write::Wake { .. }
+            | Write::Cursor { .. }
+            | Write::Audit(_) => Ok(()),
+            Write::Pause { endpoint, .. } => {
+                let stored = scope.and_then(|scope| self.endpoint_ids.get(&(scope, *endpoint)));
+                let written = changes
+                    .writes
+                    .iter()
+                    .any(|other| matches!(other, Write::Endpoint(one) if one.id == *endpoint));
+                require(stored.is_some() || written, "endpoint")
             }
             Write::Operation { operation, .. } => {
                 self.check_payment(scope, changes, operation.payment)?;

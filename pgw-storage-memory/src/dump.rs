@@ -50,12 +50,13 @@ pub(crate) fn dump(tables: &Tables) -> String {
         line(format_args!("key {} {:?} {record:?} body {answer:?}", key.scope, key.key));
     }
     for endpoint in &tables.endpoints {
-        let secret = hash(endpoint.secret.expose().as_bytes());
+        let secret = hash(endpoint.secret.as_str().as_bytes());
         let url = hash(endpoint.url.as_str().as_bytes());
         let previous = endpoint.previous.as_ref();
-        let previous = previous.map(|previous| hash(previous.secret.expose().as_bytes()));
+        let previous = previous.map(|previous| hash(previous.secret.as_str().as_bytes()));
         line(format_args!("{endpoint:?} url {url:016x} secrets {secret:016x} {previous:?}"));
     }
+    line(format_args!("pauses {:?}", tables.pauses));
     for row in &tables.deliveries {
         line(format_args!("{:?} due {:?}", row.delivery, row.due.time()));
         for attempt in &row.attempts {

@@ -12,6 +12,7 @@ mod dump;
 mod index;
 mod list;
 mod notifier;
+mod parking;
 mod payment_row;
 mod queue;
 mod rate_limit;

@@ -8,6 +8,7 @@ use std::task::Poll;
 use async_trait::async_trait;
 use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
 use pgw_core::changes::{Changes, Committed};
+use pgw_core::crypto::KeyName;
 use pgw_core::env::{Clock, SystemClock};
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
@@ -283,6 +284,16 @@ impl Storage for MemoryStorage {
         Ok(self.list(walk, |tables, walk| tables.step_endpoints(scope, walk)).await)
     }
 
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError> {
+        let tables = self.tables();
+        let old = tables.endpoints.iter().filter(|endpoint| endpoint.secret.key() != active);
+        Ok(old.take(limit).cloned().collect())
+    }
+
     async fn delivery(
         &self,
         scope: &Scope,
@@ -331,8 +342,13 @@ impl Storage for MemoryStorage {
             }
             Job::Delivery { delivery, .. } => {
                 let Some(row) = tables.find_delivery(scope, *delivery) else { return Ok(None) };
-                let is_due = tables.deliveries[at(row)].due.is_by(now);
-                Ok(is_due.then(|| DueWork::Delivery(Box::new(tables.delivery_work(row)))))
+                if !tables.deliveries[at(row)].due.is_by(now) {
+                    return Ok(None);
+                }
+                Ok(Some(match tables.parked(row, now) {
+                    Some(look_in) => DueWork::Parked { look_in },
+                    None => DueWork::Delivery(Box::new(tables.delivery_work(row))),
+                }))
             }
             // A kind of job that this backend does not know has no row here.
             _ => Ok(None),

@@ -45,6 +45,8 @@ pub(crate) struct Tables {
     pub(crate) conflicts: BTreeMap<u32, Vec<Conflict>>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) endpoint_ids: BTreeMap<(u32, EndpointId), u32>,
+    /// Endpoints that are or were paused, until when.
+    pub(crate) pauses: BTreeMap<u32, Timestamp>,
     pub(crate) deliveries: Vec<DeliveryRow>,
     pub(crate) delivery_ids: BTreeMap<DeliveryKey, u32>,
     pub(crate) api_keys: BTreeMap<(u32, KeyId), Box<ApiKey>>,
@@ -93,6 +95,7 @@ impl Tables {
             conflicts: BTreeMap::new(),
             endpoints: Vec::new(),
             endpoint_ids: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             deliveries: Vec::new(),
             delivery_ids: BTreeMap::new(),
             api_keys: BTreeMap::new(),
@@ -257,7 +260,8 @@ impl Tables {
                 due.map(|(_, row)| self.operation_job(*row)).collect()
             }
             Lane::Deliveries => {
-                let due = self.due_deliveries.range(..=(now, NONE)).take(limit);
+                let due = self.due_deliveries.range(..=(now, NONE));
+                let due = due.filter(|(_, row)| self.parked(*row, now).is_none()).take(limit);
                 due.map(|(_, row)| self.delivery_job(*row)).collect()
             }
             // A lane that this backend does not know has no rows here.

@@ -154,19 +154,35 @@ create table {schema}.endpoints (
     description text,
     filters text[] not null,
     profiles text[] not null check (cardinality(profiles) > 0),
+    timeout_ms bigint check (timeout_ms > 0),
+    concurrency bigint check (concurrency between 1 and 16),
+    rate_per_s bigint check (rate_per_s > 0),
+    ordering text not null check (ordering in ('none', 'skip', 'park')),
+    header_names text,
+    headers text,
     secret text not null,
+    generation bigint not null check (generation > 0),
     previous_secret text,
     previous_until timestamptz,
+    -- The key that all of these are sealed with.
+    sealed_with text not null,
     status text not null check (status in ('enabled', 'disabled', 'deleted')),
     disabled_reason text,
+    failing_since timestamptz,
+    pauses bigint not null check (pauses >= 0),
+    -- Judged by this server's clock, as due times are.
+    paused_until timestamptz,
     version bigint not null check (version > 0),
     created_at timestamptz not null,
     updated_at timestamptz not null,
     primary key (merchant, live, id),
-    check ((previous_secret is null) = (previous_until is null))
+    check ((previous_secret is null) = (previous_until is null)),
+    check ((headers is null) = (header_names is null)),
+    check (failing_since is not null or pauses = 0)
 );
 
 create index endpoints_newest on {schema}.endpoints (merchant, live, created_at, id) where status <> 'deleted';
+create index endpoints_sealed on {schema}.endpoints (sealed_with);
 create index endpoints_enabled on {schema}.endpoints (merchant, live) where status = 'enabled';
 
 create table {schema}.deliveries (

@@ -1,11 +1,15 @@
 //! Columns on their way back: rows as the domain's objects. The lists of columns stand beside the functions that read them.
 
+use std::num::{NonZeroU8, NonZeroU32};
+use std::time::Duration;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pgw_core::access::{
     Actor, ApiKey, AuditAction, AuditObject, AuditOutcome, AuditRow, KeyPrefix,
 };
+use pgw_core::crypto::Sealed;
 use pgw_core::email::Email;
 use pgw_core::event::Event;
 use pgw_core::id::{
@@ -21,13 +25,12 @@ use pgw_core::payment::{
     OperationKind, OperationState, Payment, ProcessorName, Reference,
 };
 use pgw_core::scope::{Mode, Scope};
-use pgw_core::secret::Secret;
 use pgw_core::text::{CustomerId, CustomerName, Description, PaymentMethod, Reason};
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::FailedBecause;
 use pgw_core::webhook::{
-    Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus, EndpointUrl,
-    PreviousSecret, Profiles, TransportErrorKind,
+    Attempt, AttemptOutcome, Delivery, DeliveryOptions, DeliveryState, Endpoint, EndpointStatus,
+    EndpointUrl, Health, PreviousSecret, Profiles, SealedHeaders, TransportErrorKind,
 };
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgRow;
@@ -93,6 +96,13 @@ impl<'r> Columns<'r> {
         &mut self,
     ) -> Read<T> {
         Ok(T::try_from(self.next::<i64>()?)?)
+    }
+
+    fn maybe_count<T: TryFrom<u64, Error: std::error::Error + Send + Sync + 'static>>(
+        &mut self,
+    ) -> Read<Option<T>> {
+        let Some(number) = self.next::<Option<i64>>()? else { return Ok(None) };
+        Ok(Some(T::try_from(u64::try_from(number)?)?))
     }
 
     fn bytes(&mut self) -> Read<Bytes> {
@@ -301,8 +311,9 @@ pub(crate) fn conflict(from: &mut Columns<'_>) -> Read<Conflict> {
 /// What [`endpoint`] reads, of a table named `w`.
 macro_rules! endpoint_columns {
     () => {
-        "w.id, w.url, w.description, array_to_string(w.filters, ','), array_to_string(w.profiles, ','), w.secret, \
-         w.previous_secret, w.previous_until, w.status, w.disabled_reason, w.version, w.created_at, w.updated_at"
+        "w.id, w.url, w.description, array_to_string(w.filters, ','), array_to_string(w.profiles, ','), w.timeout_ms, \
+         w.concurrency, w.rate_per_s, w.ordering, w.header_names, w.headers, w.secret, w.generation, w.previous_secret, \
+         w.previous_until, w.status, w.disabled_reason, w.failing_since, w.pauses, w.version, w.created_at, w.updated_at"
     };
 }
 pub(crate) use endpoint_columns;
@@ -316,9 +327,25 @@ pub(crate) fn endpoint(from: &mut Columns<'_>, scope: &Scope) -> Read<Endpoint> 
         let profiles: Option<Vec<_>> = words(text).map(|word| word.parse().ok()).collect();
         profiles.and_then(Profiles::new)
     })?;
-    let secret = Secret::new(from.next::<&str>()?);
+    let options = DeliveryOptions {
+        timeout: from.maybe_count()?.map(Duration::from_millis),
+        concurrency: from.maybe_count()?.and_then(NonZeroU8::new),
+        rate_per_s: from.maybe_count()?.and_then(NonZeroU32::new),
+        ordering: from.text(|text| text.parse().ok())?,
+    };
+    let headers = match (from.next::<Option<&str>>()?, from.next::<Option<&str>>()?) {
+        (Some(names), Some(sealed)) => Some(SealedHeaders {
+            names: words(names).map(Into::into).collect(),
+            sealed: Sealed::parse(sealed)?,
+        }),
+        _ => None,
+    };
+    let secret = Sealed::parse(from.next()?)?;
+    let generation = from.count()?;
     let previous = match (from.next::<Option<&str>>()?, from.maybe_time()?) {
-        (Some(secret), Some(until)) => Some(PreviousSecret { secret: Secret::new(secret), until }),
+        (Some(secret), Some(until)) => {
+            Some(PreviousSecret { secret: Sealed::parse(secret)?, until })
+        }
         _ => None,
     };
     let (status, reason) = (from.next::<&str>()?, from.next::<Option<&str>>()?);
@@ -328,6 +355,7 @@ pub(crate) fn endpoint(from: &mut Columns<'_>, scope: &Scope) -> Read<Endpoint> 
         ("deleted", _) => EndpointStatus::Deleted,
         _ => return Err("an endpoint has an unknown status".into()),
     };
+    let (since, pauses) = (from.maybe_time()?, from.count()?);
     Ok(Endpoint {
         id,
         scope: scope.clone(),
@@ -335,9 +363,13 @@ pub(crate) fn endpoint(from: &mut Columns<'_>, scope: &Scope) -> Read<Endpoint> 
         description,
         filters,
         profiles,
+        options,
+        headers,
         secret,
+        generation,
         previous,
         status,
+        health: since.map_or(Health::Healthy, |since| Health::Failing { since, pauses }),
         version: from.count()?,
         created_at: from.time()?,
         updated_at: from.time()?,

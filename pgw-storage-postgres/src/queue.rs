@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgw_core::payment::Fence;
 use pgw_core::processor::Source;
-use pgw_core::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement, Verdict};
+use pgw_core::queue::{
+    Claim, Depth, Job, Lane, PER_ENDPOINT_MAX, Queue, QueueError, Settlement, Verdict,
+};
 use pgw_core::scope::MerchantId;
 use pgw_core::storage::StorageError;
 use sqlx::Row as _;
@@ -29,7 +31,11 @@ use crate::value::{bits, fence, micros};
 /// A claim writes a lease and a fence into the row; leases are judged by the server's clock. A write of the row ends its claim. A job that
 /// was claimed [`CLAIMS_MAX`](Self::CLAIMS_MAX) times without being done is buried.
 ///
-/// No endpoint holds the lane: of one endpoint's deliveries at most [`PER_ENDPOINT_MAX`](Self::PER_ENDPOINT_MAX) are out at a time.
+/// An endpoint's own limit counts where it is lower; one delivery is out while it is failing, and none while it is paused.
+///
+/// Claims made at the same moment see the same rows, so that together they pass [`PER_ENDPOINT_MAX`] only where rows of an endpoint become due
+/// or are settled in that moment. Where those that have been due for longest are all of endpoints with enough out, a claim looks at 1,000
+/// endpoints that have anything to be sent, in the order of their ids.
 ///
 /// ```no_run
 /// # async fn run(pg: pgw_storage_postgres::PgStorage) -> Result<(), pgw_core::queue::QueueError> {
@@ -60,8 +66,6 @@ impl PgQueue {
     /// How often a job is given out before it counts as poison. A job is released again and again while a processor is down, so this is
     /// far above what retries of one outage come to.
     pub const CLAIMS_MAX: u32 = 1_000;
-    /// Most deliveries of one endpoint that are claimed at a time.
-    pub const PER_ENDPOINT_MAX: usize = 16;
 
     pub(crate) const fn new(database: Arc<Database>, claims: Claims, engine: Engine) -> Self {
         Self { database, claims, engine }
@@ -167,17 +171,10 @@ impl PgQueue {
         Ok(claimed.claims)
     }
 
-    /// Merchants with due work.
+    /// Merchants with due work for which there is room.
     async fn merchants(&self, table: Table, max: usize) -> Result<Vec<MerchantId>, QueueError> {
-        let statement = self.database.sql.shape(table.shape(MERCHANTS), || {
-            let mut sql = Template::default();
-            sql.push("select merchant from {schema}.").push(table.name).push(" where ");
-            sql.push(DUE).push(" and due_at <= ").push(NOW);
-            // What is out is nobody's turn.
-            sql.push(" and (claimed_until is null or claimed_until <= ").push(NOW);
-            sql.push(") group by merchant order by min(due_at) limit $2");
-            sql
-        });
+        let statement =
+            self.database.sql.shape(table.shape(MERCHANTS), || compose_merchants(table));
         let bound = Bound::new().and(self.database.clock.offset()).and(crate::read::rows_of(max));
         let rows = self.database.rows(statement, bound).await.map_err(unavailable)?;
         all(&rows, |from| Ok(from.next::<&str>()?.parse()?))
@@ -303,6 +300,7 @@ enum End {
     Held,
     Done,
     Released(Duration),
+    Postponed(Duration),
     Buried(Box<str>),
 }
 
@@ -310,6 +308,7 @@ impl End {
     fn of(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Release { due_in } => Self::Released(*due_in),
+            Verdict::Postpone { due_in } => Self::Postponed(*due_in),
             // PostgreSQL's texts cannot hold NUL.
             Verdict::Bury { reason } => Self::Buried(reason.replace('\0', "").into()),
             // Done, and what a later version may add: the rows are the truth, so forgetting is always safe.
@@ -330,6 +329,7 @@ struct HeldRows {
     second: Vec<Uuid>,
     fences: Vec<i64>,
     done: Vec<bool>,
+    postponed: Vec<bool>,
     due_in: Vec<Option<i64>>,
     buried: Vec<Option<String>>,
 }
@@ -352,10 +352,11 @@ impl HeldRows {
             second: group.iter().map(|(_, claim, _)| ids(claim).1).collect(),
             fences: group.iter().map(|(_, claim, _)| bits(claim.fence.0)).collect(),
             done: group.iter().map(|(.., end)| matches!(end, End::Done)).collect(),
+            postponed: group.iter().map(|(.., end)| matches!(end, End::Postponed(_))).collect(),
             due_in: group
                 .iter()
                 .map(|(.., end)| match end {
-                    End::Released(due_in) => Some(micros(*due_in)),
+                    End::Released(due_in) | End::Postponed(due_in) => Some(micros(*due_in)),
                     _ => None,
                 })
                 .collect(),
@@ -380,6 +381,7 @@ impl HeldRows {
             .and(&self.second[..])
             .and(&self.fences[..])
             .and(&self.done[..])
+            .and(&self.postponed[..])
             .and(&self.due_in[..])
             .and(&self.buried[..])
     }
@@ -546,12 +548,8 @@ fn push_deliveries(
         );
         sql.push_number(ENDPOINTS_MAX).push("), ");
     }
-    sql.push(
-        "busy as materialized (select d.merchant, d.live, d.endpoint, count(*) as held from {schema}.deliveries d \
-         where d.due_at is not null and d.buried is null and d.due_at <= ",
-    );
-    sql.push(NOW).push(" and d.claimed_until > ").push(NOW).push(of_merchant);
-    sql.push(" group by d.merchant, d.live, d.endpoint), head as materialized (");
+    push_busy(sql, of_merchant);
+    sql.push("), head as materialized (");
     if reach == Reach::EachEndpoint {
         sql.push("select x.* from endpoints g cross join lateral (");
     }
@@ -560,19 +558,64 @@ fn push_deliveries(
     push_free(sql, of_merchant);
     if reach == Reach::EachEndpoint {
         sql.push(" and d.merchant = g.merchant and d.live = g.live and d.endpoint = g.endpoint order by d.due_at limit ");
-        sql.push_number(PgQueue::PER_ENDPOINT_MAX).push(") x");
+        sql.push_number(PER_ENDPOINT_MAX).push(") x");
     } else {
         sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
     }
     sql.push("), looked as (select count(*) as at from head), ");
     sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
-    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(" from ranked d left join busy b \
-         on b.merchant = d.merchant and b.live = d.live and b.endpoint = d.endpoint where d.nth + coalesce(b.held, 0) <= ");
-    sql.push_number(PgQueue::PER_ENDPOINT_MAX).push(" order by d.due_at limit $2)");
+    // How many of an endpoint may be out: what it says itself, one while it is failing, and none while it is paused.
+    sql.push("rooms as materialized (select r.merchant, r.live, r.endpoint, (select case when w.status <> 'enabled' then ");
+    sql.push_number(PER_ENDPOINT_MAX).push(" when w.paused_until > ").push(NOW);
+    sql.push(" then 0 when w.failing_since is not null then 1 else least(w.concurrency, ");
+    sql.push_number(PER_ENDPOINT_MAX).push(
+        ") end from {schema}.endpoints w where w.merchant = r.merchant and w.live = r.live and w.id = r.endpoint",
+    );
+    sql.push(if has_merchant { " and w.merchant = $5" } else { "" }).push(
+        ") as room \
+         from ranked r where r.nth = 1), ",
+    );
+    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(" from ranked d join rooms r \
+         on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint left join busy b \
+         on b.merchant = d.merchant and b.live = d.live and b.endpoint = d.endpoint where d.nth + coalesce(b.held, 0) <= r.room \
+         order by d.due_at limit $2)");
 }
 
-const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::bigint[], $11::text[]) \
-     as i(item, merchant, live, first, second, fence, done, due_in, buried)";
+/// How many deliveries each endpoint has out.
+fn push_busy(sql: &mut Template, of_merchant: &'static str) {
+    sql.push(
+        "busy as materialized (select d.merchant, d.live, d.endpoint, count(*) as held from {schema}.deliveries d \
+         where d.due_at is not null and d.buried is null and d.due_at <= ",
+    );
+    sql.push(NOW).push(" and d.claimed_until > ").push(NOW).push(of_merchant);
+    sql.push(" group by d.merchant, d.live, d.endpoint");
+}
+
+/// The statement that lists merchants. What is out, or waits for an endpoint that is paused or has enough out, is nobody's turn.
+fn compose_merchants(table: Table) -> Template {
+    let mut sql = Template::default();
+    let is_fair = table.lane == Lane::Deliveries;
+    if is_fair {
+        sql.push("with ");
+        push_busy(&mut sql, "");
+        sql.push(" having count(*) >= ").push_number(PER_ENDPOINT_MAX).push(") ");
+    }
+    sql.push("select d.merchant from {schema}.").push(table.name).push(" d where ");
+    push_free(&mut sql, "");
+    if is_fair {
+        sql.push(
+            " and not exists (select from busy b where b.merchant = d.merchant and b.live = d.live and b.endpoint = d.endpoint) \
+             and not exists (select from {schema}.endpoints w where w.merchant = d.merchant and w.live = d.live \
+             and w.id = d.endpoint and w.status = 'enabled' and w.paused_until > ",
+        );
+        sql.push(NOW).push(")");
+    }
+    sql.push(" group by d.merchant order by min(d.due_at) limit $2");
+    sql
+}
+
+const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::boolean[], $11::bigint[], $12::text[]) \
+     as i(item, merchant, live, first, second, fence, done, postponed, due_in, buried)";
 
 fn compose_extend(table: Table, has_merchant: bool) -> Template {
     let mut sql = Template::default();
@@ -581,7 +624,7 @@ fn compose_extend(table: Table, has_merchant: bool) -> Template {
         .push(HELD)
         .push(" where ")
         .push(table.is_held);
-    sql.push(if has_merchant { " and t.merchant = $12" } else { "" });
+    sql.push(if has_merchant { " and t.merchant = $13" } else { "" });
     sql.push(" and t.claim_fence = i.fence and t.buried is null returning i.item");
     sql
 }
@@ -592,9 +635,9 @@ fn compose_settle(table: Table, has_merchant: bool) -> Template {
         .push(table.name)
         .push(" t set claimed_until = null, claim_fence = null, due_at = ")
         .push(NOW);
-    sql.push(" + i.due_in * interval '1 microsecond', claims = case when i.done then 0 else t.claims end, buried = i.buried from ");
+    sql.push(" + i.due_in * interval '1 microsecond', claims = case when i.done then 0 when i.postponed then t.claims - 1 else t.claims end, buried = i.buried from ");
     sql.push(HELD).push(" where $2::bigint is not null and ").push(table.is_held);
-    sql.push(if has_merchant { " and t.merchant = $12" } else { "" });
+    sql.push(if has_merchant { " and t.merchant = $13" } else { "" });
     sql.push(" and t.claim_fence = i.fence and t.buried is null returning i.item");
     sql
 }

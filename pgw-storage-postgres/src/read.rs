@@ -1,6 +1,9 @@
 //! Reads of single objects and short logs: one statement each, so that each sees whole commits only.
 
+use std::time::Duration;
+
 use pgw_core::access::{ApiKey, KeyPrefix};
+use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
@@ -24,11 +27,13 @@ use crate::value::{Time, text};
 
 type Found<T> = Result<T, StorageError>;
 
-/// Whether work is wanted only if it is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum If {
-    There,
-    Due,
+/// A delivery with its event and its endpoint.
+macro_rules! delivery_tables {
+    () => {
+        " from {schema}.deliveries d \
+         join {schema}.events e on e.merchant = d.merchant and e.live = d.live and e.id = d.event \
+         join {schema}.endpoints w on w.merchant = d.merchant and w.live = d.live and w.id = d.endpoint "
+    };
 }
 
 /// A payment with its operations, in one row for each of these.
@@ -168,43 +173,96 @@ pub(crate) async fn endpoint(
     })
 }
 
+pub(crate) async fn endpoints_sealed_otherwise(
+    session: &impl Session,
+    active: &KeyName,
+    limit: usize,
+) -> Found<Vec<Endpoint>> {
+    // Two ranges, because an index finds no "other than".
+    const SEALED: &str = concat!(
+        "select * from (select w.merchant, w.live, ",
+        endpoint_columns!(),
+        " from {schema}.endpoints w where w.sealed_with < $1 or w.sealed_with > $1 limit 1000) page limit $2"
+    );
+    let bound = Bound::new().and(active.as_str()).and(rows_of(limit));
+    all(&session.rows(session.sql().text(SEALED), bound).await?, |from| {
+        let scope = from.scope()?;
+        columns::endpoint(from, &scope)
+    })
+}
+
 pub(crate) async fn delivery(
     session: &impl Session,
     scope: &Scope,
     id: DeliveryId,
 ) -> Found<Option<DeliveryWork>> {
-    delivery_work(session, scope, id, If::There).await
+    const DELIVERY: &str = concat!(
+        "select ",
+        delivery_columns!(),
+        ", ",
+        event_columns!(),
+        ", ",
+        endpoint_columns!(),
+        delivery_tables!(),
+        "where d.merchant = $1 and d.live = $2 and d.event = $3 and d.endpoint = $4"
+    );
+    let bound = scoped(scope).and(id.event().as_uuid()).and(id.endpoint().as_uuid());
+    one(&session.rows(session.sql().text(DELIVERY), bound).await?, |from| work(from, scope))
 }
 
-async fn delivery_work(
+/// A delivery that is due, or when to look again at one whose turn it is not: its endpoint is paused, or an earlier event of its payment
+/// comes first.
+async fn due_delivery(
     session: &impl Session,
     scope: &Scope,
     id: DeliveryId,
-    when: If,
-) -> Found<Option<DeliveryWork>> {
-    let statement = session.sql().shape(if when == If::Due { DUE_DELIVERY } else { DELIVERY }, || {
+) -> Found<Option<DueWork>> {
+    let statement = session.sql().shape(DUE_DELIVERY, || {
         let mut sql = crate::sql::Template::default();
+        sql.push("select ");
+        push_parked(&mut sql);
         sql.push(concat!(
-            "select ", delivery_columns!(), ", ", event_columns!(), ", ", endpoint_columns!(),
-            " from {schema}.deliveries d ",
-            "join {schema}.events e on e.merchant = d.merchant and e.live = d.live and e.id = d.event ",
-            "join {schema}.endpoints w on w.merchant = d.merchant and w.live = d.live and w.id = d.endpoint ",
-            "where $1::bigint is not null and d.merchant = $2 and d.live = $3 and d.event = $4 and d.endpoint = $5"
+            ", ", delivery_columns!(), ", ", event_columns!(), ", ", endpoint_columns!(), delivery_tables!(),
+            "where d.merchant = $2 and d.live = $3 and d.event = $4 and d.endpoint = $5 and d.due_at <= "
         ));
-        if when == If::Due {
-            sql.push(" and d.due_at <= ").push(NOW);
-        }
+        sql.push(NOW);
         sql
     });
     let bound =
         Bound::new().and(session.offset()).and(scope.merchant.as_str()).and(is_live(scope.mode));
     let bound = bound.and(id.event().as_uuid()).and(id.endpoint().as_uuid());
     one(&session.rows(statement, bound).await?, |from| {
-        Ok(DeliveryWork {
-            delivery: columns::delivery(from, scope)?,
-            event: event(from, scope)?,
-            endpoint: columns::endpoint(from, scope)?,
+        Ok(match from.next::<Option<i64>>()? {
+            Some(micros) => DueWork::Parked {
+                look_in: Duration::from_micros(u64::try_from(micros)?).min(LOOK_IN_MAX),
+            },
+            None => DueWork::Delivery(Box::new(work(from, scope)?)),
         })
+    })
+}
+
+/// In how many microseconds to look again at a parked delivery `d` of the event `e` to the endpoint `w`; null when it is not parked.
+pub(crate) fn push_parked(sql: &mut crate::sql::Template) {
+    sql.push("case when w.status = 'enabled' then greatest(case when w.paused_until > ").push(NOW);
+    sql.push(" then (extract(epoch from w.paused_until - ").push(NOW);
+    sql.push(
+        ") * 1000000)::bigint end, case when w.ordering <> 'none' and d.payment is not null then \
+         (select max(case when x.state = 'pending' then greatest((extract(epoch from x.due_at - ",
+    )
+    .push(NOW);
+    sql.push(
+        ") * 1000000)::bigint, 0) else 3600000000 end) from {schema}.events y join {schema}.deliveries x \
+         on x.merchant = y.merchant and x.live = y.live and x.event = y.id and x.endpoint = d.endpoint \
+         where y.merchant = d.merchant and y.live = d.live and y.payment = d.payment and y.sequence < e.sequence \
+         and (x.state = 'pending' or w.ordering = 'park' and x.state = 'failed')) end) end",
+    );
+}
+
+fn work(from: &mut Columns<'_>, scope: &Scope) -> Read<DeliveryWork> {
+    Ok(DeliveryWork {
+        delivery: columns::delivery(from, scope)?,
+        event: event(from, scope)?,
+        endpoint: columns::endpoint(from, scope)?,
     })
 }
 
@@ -248,10 +306,7 @@ pub(crate) async fn due(session: &impl Session, job: &Job) -> Found<Option<DueWo
             let found = state(&session.rows(statement, bound).await?, scope)?;
             Ok(found.map(|state| DueWork::Operation(Box::new(state))))
         }
-        Job::Delivery { scope, delivery } => {
-            let found = delivery_work(session, scope, *delivery, If::Due).await?;
-            Ok(found.map(|work| DueWork::Delivery(Box::new(work))))
-        }
+        Job::Delivery { scope, delivery } => due_delivery(session, scope, *delivery).await,
         // A kind of job that this backend does not know has no row here.
         _ => Ok(None),
     }
@@ -259,17 +314,32 @@ pub(crate) async fn due(session: &impl Session, job: &Job) -> Found<Option<DueWo
 
 pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -> Found<Vec<Job>> {
     let (shape, columns, table) = match lane {
-        Lane::Operations => (DUE_OPERATIONS, "merchant, live, payment, id", "operations"),
-        Lane::Deliveries => (DUE_DELIVERIES, "merchant, live, event, endpoint", "deliveries"),
+        Lane::Operations => (DUE_OPERATIONS, "d.merchant, d.live, d.payment, d.id", "operations"),
+        Lane::Deliveries => {
+            (DUE_DELIVERIES, "d.merchant, d.live, d.event, d.endpoint", "deliveries")
+        }
         // A lane that this backend does not know has no rows here.
         _ => return Ok(Vec::new()),
     };
     let statement = session.sql().shape(shape, || {
         let mut sql = crate::sql::Template::default();
         sql.push("select * from (select ").push(columns).push(" from {schema}.").push(table);
-        sql.push(" where due_at is not null and buried is null and due_at <= ").push(NOW);
-        sql.push(" and (claimed_until is null or claimed_until <= ").push(NOW);
-        sql.push(") order by due_at limit 1000) page limit $2");
+        sql.push(" d where d.due_at is not null and d.buried is null and d.due_at <= ").push(NOW);
+        sql.push(" and (d.claimed_until is null or d.claimed_until <= ").push(NOW).push(")");
+        if lane == Lane::Deliveries {
+            // Paused first: there may be very many of them, and this is quickly told.
+            sql.push(
+                " and case when exists (select 1 from {schema}.endpoints w where w.merchant = d.merchant and w.live = d.live \
+                 and w.id = d.endpoint and w.status = 'enabled' and w.paused_until > ",
+            );
+            sql.push(NOW).push(") then false else (select ");
+            push_parked(&mut sql);
+            sql.push(
+                " from {schema}.endpoints w, {schema}.events e where w.merchant = d.merchant and w.live = d.live \
+                 and w.id = d.endpoint and e.merchant = d.merchant and e.live = d.live and e.id = d.event) is null end",
+            );
+        }
+        sql.push(" order by d.due_at limit 1000) page limit $2");
         sql
     });
     let bound = Bound::new().and(session.offset()).and(rows_of(limit));
@@ -345,8 +415,10 @@ fn beyond(after: u64) -> i64 {
 /// How many columns `payment_columns!` has; a test counts them.
 pub(crate) const PAYMENT_COLUMNS: usize = 30;
 
+/// The longest that a parked delivery is left alone; it is woken when its turn comes earlier.
+const LOOK_IN_MAX: Duration = Duration::from_secs(60 * 60);
+
 // Shapes of statements that are put together: see `Sql::shape`.
-const DELIVERY: u32 = 0x4000_0001;
 const DUE_DELIVERY: u32 = 0x4000_0002;
 const DUE_OPERATION: u32 = 0x4000_0003;
 const DUE_OPERATIONS: u32 = 0x4000_0004;

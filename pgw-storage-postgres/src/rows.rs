@@ -11,7 +11,7 @@ use pgw_core::payment::{
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::storage::StorageError;
 use pgw_core::webhook::{
-    Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus,
+    Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus, Health,
 };
 use uuid::Uuid;
 
@@ -178,18 +178,28 @@ row!(
 );
 
 row!(
-    /// An endpoint. Its filters and profiles are lists of words without commas.
+    /// An endpoint. Its filters, profiles and names of headers are lists of words without commas.
     EndpointRow {
         id: Uuid = "uuid",
         url: &'a str = "text",
         description: Option<&'a str> = "text",
         filters: String = "text",
         profiles: String = "text",
+        timeout_ms: Option<i64> = "bigint",
+        concurrency: Option<i64> = "bigint",
+        rate_per_s: Option<i64> = "bigint",
+        ordering: &'a str = "text",
+        header_names: Option<String> = "text",
+        headers: Option<&'a str> = "text",
         secret: &'a str = "text",
+        generation: i64 = "bigint",
         previous_secret: Option<&'a str> = "text",
         previous_until: Option<Time> = "timestamptz",
+        sealed_with: &'a str = "text",
         status: &'a str = "text",
         disabled_reason: Option<&'a str> = "text",
+        failing_since: Option<Time> = "timestamptz",
+        pauses: i64 = "bigint",
         version: i64 = "bigint",
         created_at: Time = "timestamptz",
         updated_at: Time = "timestamptz",
@@ -463,6 +473,11 @@ impl<'a> EndpointRow<'a> {
             _ => return Err(StorageError::Unsupported("this status of an endpoint")),
         };
         let previous = endpoint.previous.as_ref();
+        let (options, headers) = (&endpoint.options, endpoint.headers.as_ref());
+        let (failing_since, pauses) = match endpoint.health {
+            Health::Healthy => (None, 0),
+            Health::Failing { since, pauses } => (Some(Time(since)), pauses.into()),
+        };
         Ok(Self {
             merchant: endpoint.scope.merchant.as_str(),
             live: is_live(endpoint.scope.mode),
@@ -471,11 +486,21 @@ impl<'a> EndpointRow<'a> {
             description: endpoint.description.as_ref().map(|it| text(it.as_str())).transpose()?,
             filters: filters.join(","),
             profiles: profiles.join(","),
-            secret: text(endpoint.secret.expose())?,
-            previous_secret: previous.map(|previous| text(previous.secret.expose())).transpose()?,
+            timeout_ms: options.timeout.map(|timeout| micros(timeout) / 1_000),
+            concurrency: options.concurrency.map(|most| most.get().into()),
+            rate_per_s: options.rate_per_s.map(|rate| rate.get().into()),
+            ordering: options.ordering.as_str(),
+            header_names: headers.map(|headers| headers.names.join(",")),
+            headers: headers.map(|headers| headers.sealed.as_str()),
+            secret: endpoint.secret.as_str(),
+            generation: count(endpoint.generation)?,
+            previous_secret: previous.map(|previous| previous.secret.as_str()),
             previous_until: previous.map(|previous| Time(previous.until)),
+            sealed_with: endpoint.secret.key().as_str(),
             status,
             disabled_reason: reason,
+            failing_since,
+            pauses,
             version: count(endpoint.version)?,
             created_at: Time(endpoint.created_at),
             updated_at: Time(endpoint.updated_at),

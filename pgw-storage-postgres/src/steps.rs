@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, EventId};
+use pgw_core::id::{DeliveryId, EndpointId, EventId, PaymentId};
 use pgw_core::queue::Job;
 use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
@@ -25,7 +25,7 @@ use crate::sql::{Bound, Sql, Statement, Template};
 use crate::table::{
     Existing, Inputs, NOW, Target, insert_into, is_the_row, on_existing, update, values,
 };
-use crate::value::{Time, count, text, version};
+use crate::value::{Time, count, micros, text, version};
 
 /// Why steps ended without writing.
 #[derive(Debug)]
@@ -202,9 +202,7 @@ impl Steps<'_> {
                 }
                 Write::Event(event) => self.check_event(changes, earlier, event).await?,
                 Write::EventTo { event, endpoint } => {
-                    const ENDPOINT: &str = "select 1 from {schema}.endpoints where merchant = $1 and live = $2 and id = $3";
-                    let bound = scoped(scope).and(endpoint.as_uuid());
-                    require(self.exists(ENDPOINT, bound).await?, "endpoint")?;
+                    require(self.has_endpoint(scope, *endpoint).await?, "endpoint")?;
                     self.check_event(changes, earlier, event).await?;
                 }
                 Write::Conflict(conflict) => {
@@ -237,8 +235,19 @@ impl Steps<'_> {
                         return Err(StorageError::Unsupported(ONE_PREFIX).into());
                     }
                 }
-                Write::Payment(_) | Write::Endpoint(_) | Write::Cursor { .. } | Write::Audit(_) => {
+                Write::Pause { endpoint, .. } => {
+                    let written = changes
+                        .writes
+                        .iter()
+                        .any(|other| matches!(other, Write::Endpoint(one) if one.id == *endpoint));
+                    let found = written || self.has_endpoint(scope, *endpoint).await?;
+                    require(found, "endpoint")?;
                 }
+                Write::Payment(_)
+                | Write::Endpoint(_)
+                | Write::Wake { .. }
+                | Write::Cursor { .. }
+                | Write::Audit(_) => {}
                 _ => return Err(StorageError::Unsupported("this kind of write").into()),
             }
         }
@@ -264,6 +273,12 @@ impl Steps<'_> {
         }
         let bound = scoped(&changes.scope).and(id);
         require(self.exists(PAYMENT, bound).await?, "payment")
+    }
+
+    async fn has_endpoint(&mut self, scope: &Scope, id: EndpointId) -> Step<bool> {
+        const ENDPOINT: &str =
+            "select 1 from {schema}.endpoints where merchant = $1 and live = $2 and id = $3";
+        self.exists(ENDPOINT, scoped(scope).and(id.as_uuid())).await
     }
 
     async fn needs_delivery(&mut self, scope: &Scope, id: DeliveryId) -> Step<()> {
@@ -352,6 +367,10 @@ impl Steps<'_> {
             Write::Endpoint(endpoint) => {
                 let row = EndpointRow::new(endpoint)?;
                 self.put(&row, creation(changes, write)).await?;
+            }
+            Write::Pause { endpoint, lasts } => self.pause(scope, *endpoint, *lasts).await?,
+            Write::Wake { endpoint, payment } => {
+                self.wake(scope, *endpoint, *payment, due).await?;
             }
             Write::Delivery { delivery, due_in } => {
                 self.replace(&DeliveryRow::new(delivery, *due_in)?).await?;
@@ -444,6 +463,50 @@ impl Steps<'_> {
             (false, Some(guard)) => Err(self.appeared(guard).into()),
             _ => Ok(()),
         }
+    }
+
+    async fn pause(&mut self, scope: &Scope, endpoint: EndpointId, lasts: Duration) -> Step<()> {
+        let statement = self.sql.shape(PAUSE_SHAPE, || {
+            let mut text = Template::default();
+            text.push("update {schema}.").push("endpoints set paused_until = ").push(NOW);
+            text.push(
+                " + $2 * interval '1 microsecond' where merchant = $3 and live = $4 and id = $5",
+            );
+            text
+        });
+        let bound = Bound::new().and(self.offset).and(micros(lasts));
+        let bound = bound.and(scope.merchant.as_str()).and(is_live(scope.mode));
+        self.fetch(&statement, bound.and(endpoint.as_uuid())).await?;
+        Ok(())
+    }
+
+    /// Makes the earliest pending delivery of a payment to an endpoint due.
+    async fn wake(
+        &mut self,
+        scope: &Scope,
+        endpoint: EndpointId,
+        payment: PaymentId,
+        due: &mut Due,
+    ) -> Step<()> {
+        let statement = self.sql.shape(WAKE_SHAPE, || {
+            let mut text = Template::default();
+            text.push("update {schema}.").push("deliveries set due_at = ").push(NOW);
+            text.push(
+                ", claimed_until = null, claim_fence = null, claims = 0 where merchant = $2 and live = $3 and endpoint = $4 \
+                 and buried is null and event = (select d.event from {schema}.events y join {schema}.deliveries d \
+                 on d.merchant = y.merchant and d.live = y.live and d.event = y.id and d.endpoint = $4 \
+                 where y.merchant = $2 and y.live = $3 and y.payment = $5 and d.state = 'pending' order by y.sequence limit 1) \
+                 returning event",
+            );
+            text
+        });
+        let bound = Bound::new().and(self.offset).and(scope.merchant.as_str());
+        let bound = bound.and(is_live(scope.mode)).and(endpoint.as_uuid()).and(payment.as_uuid());
+        for row in self.fetch(&statement, bound).await? {
+            let delivery = DeliveryId::new(EventId::from_uuid(row.try_get(0)?), endpoint);
+            due.set(Job::Delivery { scope: scope.clone(), delivery }, Some(Duration::ZERO));
+        }
+        Ok(())
     }
 
     /// Appends an event and its deliveries.
@@ -550,8 +613,9 @@ fn silenced(changes: &Changes) -> Vec<Uuid> {
 const fn rank(write: &Write) -> u8 {
     match write {
         Write::Payment(_) => 0,
-        Write::Answer { .. } => 2,
+        Write::Answer { .. } | Write::Wake { .. } => 2,
         Write::Endpoint(_) => 3,
+        Write::Pause { .. } => 4,
         _ => 1,
     }
 }
@@ -578,6 +642,8 @@ const ONE_PREFIX: &str = "two API keys with one prefix";
 /// Statements of this file have this bit.
 const STEP_SHAPES: u32 = 0x8000_0000;
 const DELIVER_SHAPE: u32 = 0x8000_0005;
+const PAUSE_SHAPE: u32 = 0x8000_0006;
+const WAKE_SHAPE: u32 = 0x8000_0007;
 
 #[cfg(test)]
 mod tests {

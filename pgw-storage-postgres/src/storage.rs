@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
 use pgw_core::changes::{Changes, Committed};
+use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
@@ -231,6 +232,14 @@ macro_rules! storage {
 
         async fn endpoints(&$self, scope: &Scope, page: PageRequest) -> Result<Page<Endpoint>, StorageError> {
             list::endpoints($session, scope, page).await
+        }
+
+        async fn endpoints_sealed_otherwise(
+            &$self,
+            active: &KeyName,
+            limit: usize,
+        ) -> Result<Vec<Endpoint>, StorageError> {
+            read::endpoints_sealed_otherwise($session, active, limit).await
         }
 
         async fn delivery(&$self, scope: &Scope, id: DeliveryId) -> Result<Option<DeliveryWork>, StorageError> {

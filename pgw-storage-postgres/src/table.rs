@@ -105,6 +105,8 @@ impl Target for EndpointRow<'_> {
     const COMPUTED: &'static [(&'static str, &'static [Piece])] = &[
         ("filters", &[Text("string_to_array("), In("filters"), Text(", ',')")]),
         ("profiles", &[Text("string_to_array("), In("profiles"), Text(", ',')")]),
+        // A write of an endpoint ends its pause.
+        ("paused_until", &[Text("null::timestamptz")]),
     ];
     const KEY: &'static [&'static str] = &["merchant", "live", "id"];
 }

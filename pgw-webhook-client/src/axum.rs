@@ -16,6 +16,8 @@
 //! let app: Router = Router::new().route("/webhooks", post(webhook)).with_state(verifier);
 //! # Ok::<(), pgw_webhook_client::SecretError>(())
 //! ```
+//!
+//! A verified webhook may still be one that came before: [`VerifiedWebhook::once`] handles it once.
 
 use std::error::Error;
 use std::fmt;
@@ -28,8 +30,10 @@ use ::axum::response::{IntoResponse, Response};
 use http::{StatusCode, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::clock;
 use crate::error::VerifyError;
 use crate::profile::{Verify, standard};
+use crate::replay::{self, Once, ReplayError, ReplayStore};
 use crate::verified::ReplayKey;
 
 /// A webhook whose signature and age were checked, with its raw body.
@@ -64,10 +68,51 @@ impl<V> VerifiedWebhook<V> {
         self.key_index
     }
 
-    /// What a [`ReplayStore`](crate::replay::ReplayStore) keys on.
+    /// What a [`ReplayStore`] keys on.
     #[must_use]
     pub fn replay_key(&self) -> ReplayKey {
         self.replay_key
+    }
+
+    /// Runs `handler` unless this webhook was handled or is being handled: [`replay::once`] with this webhook's key and the system
+    /// clock. With a clock of your own, call that.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use axum::{extract::FromRef, extract::State, http::StatusCode};
+    /// use pgw_webhook_client::{StandardVerifier, axum::VerifiedWebhook};
+    /// use pgw_webhook_client::replay::{Once, ReplayStore};
+    ///
+    /// #[derive(Clone)]
+    /// struct App { verifier: StandardVerifier, seen: Arc<dyn ReplayStore> }
+    ///
+    /// impl FromRef<App> for StandardVerifier {
+    ///     fn from_ref(app: &App) -> Self { app.verifier.clone() }
+    /// }
+    ///
+    /// # async fn ship(_: &[u8]) -> std::io::Result<()> { Ok(()) }
+    /// async fn webhook(State(app): State<App>, webhook: VerifiedWebhook) -> StatusCode {
+    ///     match webhook.once(&*app.seen, async || ship(webhook.body()).await).await {
+    ///         Ok(Once::Done(()) | Once::HandledBefore) => StatusCode::NO_CONTENT,
+    ///         Ok(Once::InProgress) => StatusCode::CONFLICT,
+    ///         Ok(Once::Failed(_)) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    ///     }
+    /// }
+    /// # let _: axum::Router<App> = axum::Router::new().route("/", axum::routing::post(webhook));
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the store did not answer.
+    ///
+    /// # Cancel safety
+    /// As [`replay::once`]: axum drops the handler of a sender that hung up, and then the key stays claimed until the store's lease is
+    /// over.
+    pub async fn once<T, E>(
+        &self,
+        store: &dyn ReplayStore,
+        handler: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Once<T, E>, ReplayError> {
+        replay::once(store, self.replay_key, clock::now(), handler).await
     }
 
     /// The signed bytes. Parse these and no others.

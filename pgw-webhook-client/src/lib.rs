@@ -33,10 +33,10 @@
 //!
 //! ```
 //! # #[cfg(feature = "axum")] {
-//! use std::{sync::Arc, time::Duration};
+//! use std::sync::Arc;
 //! use axum::{Router, extract::{FromRef, State}, http::StatusCode, routing::post};
 //! use pgw_webhook_client::{StandardVerifier, axum::VerifiedWebhook};
-//! use pgw_webhook_client::replay::{MemoryReplayStore, Once, ReplayStore, once};
+//! use pgw_webhook_client::replay::{MemoryReplayStore, Once, ReplayStore};
 //!
 //! #[derive(Clone)]
 //! struct App { verifier: StandardVerifier, seen: Arc<dyn ReplayStore> }
@@ -50,8 +50,7 @@
 //!         println!("{:?}", webhook.body()); // the effects go here
 //!         Ok(())
 //!     };
-//!     // The webhook's own time will do for the store: it was checked to be close to now.
-//!     match once(app.seen.as_ref(), webhook.replay_key(), webhook.timestamp(), ship).await {
+//!     match webhook.once(&*app.seen, ship).await {
 //!         Ok(Once::Done(()) | Once::HandledBefore) => StatusCode::NO_CONTENT,
 //!         Ok(Once::InProgress) => StatusCode::CONFLICT,
 //!         Ok(Once::Failed(_)) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -102,6 +101,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Receive without Rust
+//! The [`guide`] has receivers in Node, Python, Go, PHP, Ruby and Java, and what every receiver must do. The example `check_receiver`
+//! sends a running one, in whatever language, what it must accept and what it must refuse.
+//!
 //! # Features
 //! - `http` (default): [`Headers`] for `http::HeaderMap`.
 //! - `axum`: the [`axum`](https://docs.rs/axum) extractor, `pgw_webhook_client::axum::VerifiedWebhook`.
@@ -112,6 +115,8 @@
 pub mod axum;
 mod clock;
 mod error;
+#[doc = include_str!("../docs/receivers.md")]
+pub mod guide {}
 mod headers;
 mod mac;
 pub mod profile;

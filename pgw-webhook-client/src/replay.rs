@@ -153,10 +153,14 @@ impl Error for ReplayError {
 ///
 /// # Errors
 /// [`ReplayError`] when the store did not answer. Before the handler ran nothing has happened; if completing failed, the handler has
-/// run and the sender's next attempt may run it again.
+/// run and the sender's next attempt may run it again. A release that failed is no error: the handler's own says more, and the lease
+/// frees the key.
 ///
 /// # Cancel safety
-/// Dropped while the handler runs, the key stays claimed until the store's lease is over.
+/// Dropped while the handler runs, the key stays claimed until the store's lease is over. So it does when the handler panics or the
+/// process dies. No webhook is lost by that, because it was not answered: until then the sender's attempts are
+/// [`InProgress`](Once::InProgress), and the first one after is handled. What the handler did by halves is done again, so let it be
+/// repeatable, or put its effects and the claim into one transaction.
 pub async fn once<T, E>(
     store: &dyn ReplayStore,
     key: ReplayKey,
@@ -174,7 +178,8 @@ pub async fn once<T, E>(
             Ok(Once::Done(value))
         }
         Err(error) => {
-            store.release(claim).await?;
+            // An unreleased key is freed by its lease, so there is nothing to add to the handler's error.
+            let _ = store.release(claim).await;
             Ok(Once::Failed(error))
         }
     }

@@ -18,6 +18,7 @@ use pgw_core::money::Money;
 use pgw_core::payment::Customer;
 use pgw_core::payment::plan::NewPayment;
 use pgw_core::storage::Storage;
+use pgw_core::testing::keys::key_ring;
 use pgw_core::text::{CustomerId, CustomerName, PaymentMethod};
 use pgw_core::webhook::plan::NewEndpoint;
 use pgw_core::webhook::{
@@ -138,7 +139,7 @@ fn gateway(transport: Arc<dyn WebhookTransport>) -> Result<Gateway, Box<dyn Erro
         .with_storage(storage)
         .with_queue(Arc::new(MemoryQueue::new()))
         .with_notifier(Arc::new(MemoryNotifier::new()))
-        .with_transport(transport)
+        .with_transport(transport, key_ring())
         .build()?)
 }
 

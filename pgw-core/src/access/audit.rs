@@ -76,11 +76,13 @@ actions! {
     EndpointUpdate = "endpoint.update",
     /// An endpoint got a new secret.
     EndpointRotateSecret = "endpoint.rotate_secret",
+    /// An endpoint's secrets were sealed with another key.
+    EndpointReseal = "endpoint.reseal",
     /// A test was sent to an endpoint.
     EndpointTest = "endpoint.test",
     /// An endpoint was deleted.
     EndpointDelete = "endpoint.delete",
-    /// An endpoint was disabled by its own answers.
+    /// An endpoint was disabled by its own answers, or for want of them.
     EndpointDisable = "endpoint.disable",
     /// A delivery was replayed by hand.
     DeliveryRetry = "delivery.retry",

@@ -10,18 +10,22 @@ use crate::id::EndpointId;
 use crate::page::{Page, PageRequest};
 use crate::secret::Secret;
 use crate::webhook::plan::{self, EndpointUpdate, NewEndpoint};
-use crate::webhook::{Delivery, Endpoint, EndpointStatus, EndpointUrl, EventFilter};
+use crate::webhook::{
+    Delivery, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EndpointWithSecret,
+    EventFilter,
+};
 
-use super::{Bound, CONFLICT_TRIES, Certainty, Commit};
+use super::{Bound, CONFLICT_TRIES, Certainty, Commit, Webhooks};
 
 impl Bound<'_> {
     /// Creates an endpoint with a new secret. Show the secret to its owner now: no other verb tells it.
     ///
     /// # Errors
-    /// [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Storage`].
-    pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<Endpoint, Error> {
-        self.check_url(&new.url)?;
+    /// [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Sealing`], [`Error::Storage`].
+    pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<EndpointWithSecret, Error> {
+        let webhooks = self.webhooks(&new.url)?;
         check_filters(&new.filters)?;
+        check_options(&new.options)?;
         let page = self
             .storage
             .endpoints(self.scope(), PageRequest::first(PageRequest::LIMIT_MAX))
@@ -36,14 +40,18 @@ impl Bound<'_> {
                 ),
             });
         }
-        let secret = self.new_secret();
-        let (changes, endpoint) = self.plan(|stamp| plan::create_endpoint(new, secret, stamp));
+        let (secret, id) = (self.new_secret(), EndpointId::mint(self.gateway.env()));
+        let sealed = webhooks.vault.seal(self.scope(), id, 1, &secret).map_err(Error::Sealing)?;
+        let headers = webhooks.vault.seal_headers(self.scope(), id, &new.headers);
+        let headers = headers.map_err(Error::Sealing)?;
+        let (changes, endpoint) =
+            self.plan(|stamp| plan::create_endpoint(id, new, sealed, headers, stamp));
         // The id is new and random: a conflict can only be an earlier try of this very commit.
         self.commit(changes).await?;
-        Ok(endpoint)
+        Ok(EndpointWithSecret { endpoint, secret })
     }
 
-    /// An endpoint. Its secret is there for signing: do not show it.
+    /// An endpoint.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -63,20 +71,29 @@ impl Bound<'_> {
     /// Changes an endpoint.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::AddressDenied`], [`Error::Invalid`], [`Error::Busy`], [`Error::Storage`].
+    /// [`Error::NotFound`], [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Sealing`], [`Error::Busy`],
+    /// [`Error::Storage`].
     pub async fn update_endpoint(
         &self,
         id: EndpointId,
         update: EndpointUpdate,
     ) -> Result<Endpoint, Error> {
         if let Some(url) = &update.url {
-            self.check_url(url)?;
+            self.webhooks(url)?;
         }
+        let webhooks = self.gateway.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
         check_filters(update.filters.as_deref().unwrap_or_default())?;
+        check_options(&update.options(DeliveryOptions::default()))?;
+        let headers = match &update.headers {
+            Some(headers) => webhooks.vault.seal_headers(self.scope(), id, headers),
+            None => Ok(None),
+        };
+        let headers = headers.map_err(Error::Sealing)?;
         for _ in 0..CONFLICT_TRIES {
             let endpoint = self.endpoint(id).await?.ok_or(Error::NotFound("endpoint"))?;
+            let (update, headers) = (update.clone(), headers.clone());
             let (changes, next) =
-                self.plan(|stamp| plan::update_endpoint(&endpoint, update.clone(), stamp));
+                self.plan(|stamp| plan::update_endpoint(&endpoint, update, headers, stamp));
             match self.commit(changes).await? {
                 Commit::Applied | Commit::Known { .. } => return Ok(next),
                 // Applying the same update once more is harmless.
@@ -92,13 +109,13 @@ impl Bound<'_> {
     /// blindly when the answer was lost.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the overlap is longer than [`Endpoint::OVERLAP_MAX`], [`Error::NotFound`], [`Error::Busy`],
-    /// [`Error::Storage`].
+    /// [`Error::Invalid`] when the overlap is longer than [`Endpoint::OVERLAP_MAX`], [`Error::NotFound`],
+    /// [`Error::NoTransport`], [`Error::Sealing`], [`Error::Busy`], [`Error::Storage`].
     pub async fn rotate_secret(
         &self,
         id: EndpointId,
         overlap: Duration,
-    ) -> Result<Endpoint, Error> {
+    ) -> Result<EndpointWithSecret, Error> {
         if overlap > Endpoint::OVERLAP_MAX {
             return Err(Error::Invalid {
                 field: "expires_in",
@@ -106,17 +123,26 @@ impl Bound<'_> {
                 message: format!("must be from 0 to {} seconds", Endpoint::OVERLAP_MAX.as_secs()),
             });
         }
+        let webhooks = self.gateway.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
         let secret = self.new_secret();
+        // What an earlier try of this call may have committed.
+        let mut sealed = None;
         for _ in 0..CONFLICT_TRIES {
             let endpoint = self.endpoint(id).await?.ok_or(Error::NotFound("endpoint"))?;
             // An earlier try was applied after all. Rotating once more would end the secret that receivers know.
-            if endpoint.secret == secret {
-                return Ok(endpoint);
+            if sealed.as_ref() == Some(&endpoint.secret) {
+                return Ok(EndpointWithSecret { endpoint, secret });
             }
-            let (changes, next) =
-                self.plan(|stamp| plan::rotate_secret(&endpoint, secret.clone(), overlap, stamp));
+            let generation = endpoint.generation.saturating_add(1);
+            let next = webhooks.vault.seal(self.scope(), id, generation, &secret);
+            let next = next.map_err(Error::Sealing)?;
+            sealed = Some(next.clone());
+            let (changes, endpoint) =
+                self.plan(|stamp| plan::rotate_secret(&endpoint, next, overlap, stamp));
             match self.commit(changes).await? {
-                Commit::Applied | Commit::Known { .. } => return Ok(next),
+                Commit::Applied | Commit::Known { .. } => {
+                    return Ok(EndpointWithSecret { endpoint, secret });
+                }
                 Commit::Conflict(_) => {}
             }
         }
@@ -177,10 +203,20 @@ impl Bound<'_> {
         Secret::new(format!("whsec_{}", STANDARD.encode(bytes)))
     }
 
-    fn check_url(&self, url: &EndpointUrl) -> Result<(), Error> {
-        let transport = self.gateway.parts.transport.as_ref().ok_or(Error::NoTransport)?;
-        transport.check(url).map_err(Error::AddressDenied)
+    /// What sends webhooks, if they may be sent to this address.
+    fn webhooks(&self, url: &EndpointUrl) -> Result<&Webhooks, Error> {
+        let webhooks = self.gateway.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
+        webhooks.transport.check(url).map_err(Error::AddressDenied)?;
+        Ok(webhooks)
     }
+}
+
+fn check_options(options: &DeliveryOptions) -> Result<(), Error> {
+    options.check().map_err(|error| Error::Invalid {
+        field: error.field(),
+        code: "out_of_range",
+        message: error.to_string(),
+    })
 }
 
 fn check_filters(filters: &[EventFilter]) -> Result<(), Error> {

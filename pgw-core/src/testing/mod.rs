@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod crash;
 pub mod faults;
 pub mod invariants;
+pub mod keys;
 pub mod mutants;
 pub mod random;
 pub mod sample;

@@ -8,6 +8,7 @@ use crate::access::{
     Actor, ApiKey, ApiKeyText, AuditAction, AuditObject, AuditOutcome, AuditRow, Pepper, Role,
 };
 use crate::changes::{Changes, Guard, Write};
+use crate::crypto::Sealed;
 use crate::currency::Currency;
 use crate::email::Email;
 use crate::env::Env;
@@ -24,12 +25,12 @@ use crate::payment::{
 };
 use crate::queue::Job;
 use crate::scope::{Mode, Scope};
-use crate::secret::Secret;
 use crate::testing::seeded::seeded_env;
 use crate::text::{CustomerId, CustomerName, Description, PaymentMethod, Reason};
 use crate::timestamp::Timestamp;
 use crate::webhook::{
-    Attempt, AttemptOutcome, Endpoint, EndpointStatus, EndpointUrl, EventFilter, Profiles,
+    Attempt, AttemptOutcome, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter,
+    Health, Profiles,
 };
 
 /// Makes rows of one scope. Each row has ids and times of its own, later than those of the row before.
@@ -209,9 +210,13 @@ impl Samples {
             description: None,
             filters: Vec::new(),
             profiles: Profiles::default(),
-            secret: Secret::new("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+            options: DeliveryOptions::default(),
+            headers: None,
+            secret: sealed(1),
+            generation: 1,
             previous: None,
             status: EndpointStatus::Enabled,
+            health: Health::Healthy,
             version: 1,
             created_at: now,
             updated_at: now,
@@ -475,4 +480,15 @@ pub fn reason(text: &str) -> Reason {
 #[must_use]
 pub fn redirect() -> NextAction {
     NextAction::redirect("https://bank.example/3ds?x=1").expect("a valid address")
+}
+
+/// An envelope that nothing opens, for rows that are only stored. Those of different numbers differ.
+///
+/// # Panics
+/// Never: it is well formed.
+#[must_use]
+pub fn sealed(number: u8) -> Sealed {
+    let letter = char::from(b'A' + number % 26);
+    let text = format!("v1.k{}.{}", number % 10, letter.to_string().repeat(40));
+    Sealed::parse(&text).expect("a well-formed envelope")
 }

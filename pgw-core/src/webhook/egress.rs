@@ -14,7 +14,9 @@ use crate::webhook::EndpointUrl;
 /// without a policy, endpoints are a way to reach what only that network can (OWASP: server-side request forgery). By
 /// default a policy lets through `https` and addresses that are globally reachable by the IANA special-purpose
 /// registries (RFC 6890), and nothing else. IPv6 addresses that stand for an IPv4 address (mapped, NAT64, 6to4, Teredo)
-/// are denied whatever IPv4 address they hold: what they reach depends on the network they are used in.
+/// are denied whatever IPv4 address they hold: what they reach depends on the network they are used in. A NAT64 prefix
+/// that a network chose from its own addresses (RFC 6052 §2.2) cannot be told from any other: such a translator must
+/// itself refuse to translate to private addresses.
 ///
 /// A name is only as good as the addresses it resolves to *at the dial*: check the URL when the endpoint is created, then
 /// every resolved address at every attempt, and connect to exactly the address that was checked.
@@ -96,7 +98,8 @@ impl EgressPolicy {
     }
 
     fn check_name(&self, name: &str) -> Result<(), EgressDenied> {
-        // The final dot makes a second spelling of the same host, which certificates do not have (RFC 6066 §3).
+        // The final dot makes a second spelling of the same host, which certificates do not have (RFC 6066 §3). Much else that
+        // a URL lets through (`*`, `;`, a hyphen in front) is in no host's name (RFC 1123 §2.1): no certificate could name it.
         if name.len() > NAME_LEN_MAX || name.split('.').any(|label| !is_label(label)) {
             return Err(EgressDenied::HostName);
         }
@@ -131,8 +134,11 @@ pub enum EgressDenied {
     /// The port belongs to a protocol that an HTTP request could be mistaken for.
     #[error("must not use a port of another protocol")]
     Port,
-    /// The host's name is not a plain one: an empty label, a trailing dot, or too long.
-    #[error("must have a plain host name, without empty parts and without a dot at the end")]
+    /// The host's name is not a plain one: other characters than letters, digits, `-` and `_`, a part that is empty or has
+    /// `-` at an end, a trailing dot, or too long.
+    #[error(
+        "must have a plain host name: letters, digits and hyphens, no empty parts, no dot at the end"
+    )]
     HostName,
     /// The address is not globally reachable.
     #[error("must be a public address, not {0}")]
@@ -241,8 +247,12 @@ fn class_of<A, N>(
     table.iter().find(|(network, _)| holds(network, addr)).map(|(_, class)| *class)
 }
 
+/// Letters, digits, hyphens inside, and the underscore that some hosts have although they should not.
 fn is_label(label: &str) -> bool {
     (1..=LABEL_LEN_MAX).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        && !label.starts_with('-')
+        && !label.ends_with('-')
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix_len: u8) -> Ipv4Net {
@@ -321,223 +331,12 @@ const DENIED_PORTS: &[u16] = &[
 mod tests {
     use proptest::prelude::*;
 
-    use super::AddressClass::{
-        Benchmarking, Broadcast, CarrierNat, Discard, Documentation, EmbeddedIpv4, LinkLocal,
-        Loopback, Multicast, Private, ProtocolAssignment, Reserved, SegmentRouting, SiteLocal,
-        UniqueLocal, Unspecified,
-    };
+    // Addresses, their spellings and their classes are in the corpus, tests/it/egress.txt.
+    use super::AddressClass::{EmbeddedIpv4, Loopback, Private};
     use super::*;
 
     fn check(text: &str) -> Result<(), EgressDenied> {
         EgressPolicy::default().check_url(&EndpointUrl::parse(text).expect(text))
-    }
-
-    #[test]
-    fn addresses_and_their_classes() {
-        let table: &[(AddressClass, &[&str])] = &[
-            (Unspecified, &["0.0.0.0", "0.0.0.1", "0.255.255.255", "::"]),
-            (Loopback, &["127.0.0.1", "127.0.0.0", "127.1.2.3", "127.255.255.255", "::1"]),
-            (Private, &["10.0.0.0", "10.1.2.3", "10.255.255.255", "172.16.0.0", "172.31.255.255"]),
-            (Private, &["192.168.0.0", "192.168.1.1", "192.168.255.255"]),
-            (LinkLocal, &["169.254.0.0", "169.254.169.254", "169.254.255.255"]),
-            (LinkLocal, &["fe80::1", "fe80::", "febf:ffff::1", "fe80::a9fe:a9fe"]),
-            (CarrierNat, &["100.64.0.0", "100.100.100.200", "100.127.255.255"]),
-            (UniqueLocal, &["fc00::", "fd00::1", "fd00:ec2::254", "fdff:ffff::1"]),
-            (SiteLocal, &["fec0::1", "feff:ffff::1"]),
-            (Multicast, &["224.0.0.0", "224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"]),
-            (Broadcast, &["255.255.255.255"]),
-            (Documentation, &["192.0.2.1", "198.51.100.7", "203.0.113.255"]),
-            (Documentation, &["2001:db8::", "2001:db8:ffff::1", "3fff::1", "3fff:fff:ffff::1"]),
-            (Benchmarking, &["198.18.0.0", "198.19.255.255", "2001:2::1"]),
-            (ProtocolAssignment, &["192.0.0.1", "192.0.0.170", "192.0.0.255", "192.88.99.1"]),
-            (ProtocolAssignment, &["2001:1::1", "2001:10::1", "2001:20::1", "2001:1ff::1"]),
-            (EmbeddedIpv4, &["::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:169.254.169.254"]),
-            (EmbeddedIpv4, &["::ffff:0:0", "::127.0.0.1", "::8.8.8.8", "::2", "::10.0.0.1"]),
-            (EmbeddedIpv4, &["::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::8.8.8.8"]),
-            (EmbeddedIpv4, &["64:ff9b:1::a9fe:a9fe", "64:ff9b:1:ffff::1", "2002:7f00:1::"]),
-            (EmbeddedIpv4, &["2002:808:808::1", "2002::", "2001::1", "2001:0:53aa:64c::1"]),
-            (Discard, &["100::", "100::1", "100::ffff:ffff:ffff:ffff"]),
-            (SegmentRouting, &["5f00::1", "5f00:ffff::1"]),
-            (Reserved, &["240.0.0.0", "250.1.2.3", "255.255.255.254", "64:ff9b::1:0:0:1"]),
-            (Reserved, &["100:0:0:1::1", "200::1", "400::1", "1000::1", "1fff:ffff::1"]),
-            (Reserved, &["4000::1", "8000::1", "e000::1", "fe00::1", "fe7f::1", "0:1::"]),
-        ];
-        let mut count = 0;
-        for (class, addresses) in table {
-            for text in *addresses {
-                let addr: IpAddr = text.parse().expect(text);
-                let denied = Err(EgressDenied::Address(*class));
-                assert_eq!(EgressPolicy::default().check_addr(addr), denied, "{text}");
-                let url = if addr.is_ipv6() {
-                    format!("https://[{text}]/")
-                } else {
-                    format!("https://{text}/")
-                };
-                assert_eq!(check(&url), denied, "{url}");
-                count += 1;
-            }
-        }
-        assert!(count >= 85, "{count}");
-    }
-
-    #[test]
-    fn neighbours_of_denied_ranges_are_public() {
-        for text in [
-            "1.0.0.0",
-            "8.8.8.8",
-            "9.255.255.255",
-            "11.0.0.0",
-            "100.63.255.255",
-            "100.128.0.0",
-            "126.255.255.255",
-            "128.0.0.0",
-            "169.253.255.255",
-            "169.255.0.0",
-            "172.15.255.255",
-            "172.32.0.0",
-            "191.255.255.255",
-            "192.0.1.0",
-            "192.0.3.0",
-            "192.88.98.255",
-            "192.88.100.0",
-            "192.167.255.255",
-            "192.169.0.0",
-            "198.17.255.255",
-            "198.20.0.0",
-            "198.51.99.255",
-            "198.51.101.0",
-            "203.0.112.255",
-            "203.0.114.0",
-            "223.255.255.255",
-            "2000::1",
-            "2001:200::1",
-            "2001:db7:ffff::1",
-            "2001:db9::1",
-            "2003::1",
-            "2606:4700:4700::1111",
-            "2a00:1450:4001::1",
-            "3ffe:ffff::1",
-            "3fff:1000::1",
-        ] {
-            let addr: IpAddr = text.parse().expect(text);
-            assert_eq!(EgressPolicy::default().check_addr(addr), Ok(()), "{text}");
-        }
-    }
-
-    #[test]
-    fn every_spelling_of_an_address_is_seen_through() {
-        for (host, class) in [
-            ("2130706433", Loopback),
-            ("0x7f000001", Loopback),
-            ("0x7F.1", Loopback),
-            ("0x7f.0x0.0x0.0x1", Loopback),
-            ("0177.0.0.1", Loopback),
-            ("017700000001", Loopback),
-            ("00000000177.0.0.1", Loopback),
-            ("127.1", Loopback),
-            ("127.0.1", Loopback),
-            ("127.0.0.1.", Loopback),
-            ("127.000.000.001", Loopback),
-            ("%31%32%37.0.0.1", Loopback),
-            ("１２７.０.０.１", Loopback),
-            ("127。0。0。1", Loopback),
-            ("①②⑦.⓪.⓪.①", Loopback),
-            ("[::1]", Loopback),
-            ("[0:0:0:0:0:0:0:1]", Loopback),
-            ("[0000::0001]", Loopback),
-            ("[::ffff:127.0.0.1]", EmbeddedIpv4),
-            ("[::ffff:7f00:1]", EmbeddedIpv4),
-            ("[0:0:0:0:0:FFFF:127.0.0.1]", EmbeddedIpv4),
-            ("[::127.0.0.1]", EmbeddedIpv4),
-            ("[64:ff9b::10.0.0.1]", EmbeddedIpv4),
-            ("0", Unspecified),
-            ("0.0.0.0", Unspecified),
-            ("0x0", Unspecified),
-            ("00", Unspecified),
-            ("[::]", Unspecified),
-            ("2852039166", LinkLocal),
-            ("0xa9fea9fe", LinkLocal),
-            ("0251.0376.0251.0376", LinkLocal),
-            ("169.254.43518", LinkLocal),
-            ("169.16689662", LinkLocal),
-            ("10.1", Private),
-            ("0x0a.0.0.1", Private),
-            ("012.0.0.1", Private),
-            ("3232235777", Private),
-            ("192.168.257", Private),
-            ("4294967295", Broadcast),
-            ("localhost", Loopback),
-            ("LOCALHOST", Loopback),
-            ("LocalHost", Loopback),
-            ("ｌｏｃａｌｈｏｓｔ", Loopback),
-            ("a.localhost", Loopback),
-            ("hooks.example.com.localhost", Loopback),
-            ("loc%61lhost", Loopback),
-        ] {
-            for url in [format!("https://{host}/"), format!("https://{host}:8443/x?y=1")] {
-                assert_eq!(check(&url), Err(EgressDenied::Address(class)), "{url}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_host_never_becomes_an_address() {
-        use crate::webhook::EndpointUrlError;
-        for text in [
-            "https://256.256.256.256/",
-            "https://1.2.3.4.5/",
-            "https://0x100000000/",
-            "https://4294967296/",
-            "https://127.0.0.0x/x y@",
-            "https://[::1/",
-            "https://[fe80::1%25eth0]/",
-            "https://[1::2::3]/",
-            "https://[::ffff:999.0.0.1]/",
-            "https://a b/",
-            "https://a\u{0}b/",
-            "https://ex%00ample.com/",
-        ] {
-            let result = EndpointUrl::parse(text);
-            if text.contains("0x/x y@") {
-                // A path, not user information: the host is `127.0.0.0x`, the last part hexadecimal zero.
-                let denied = EgressPolicy::default().check_url(&result.expect(text));
-                assert_eq!(denied, Err(EgressDenied::Address(Loopback)));
-            } else {
-                assert_eq!(result, Err(EndpointUrlError::Malformed), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn names_are_plain() {
-        for text in [
-            "https://localhost./",
-            "https://hooks.example.com./",
-            "https://hooks.example.com../",
-            "https://hooks..example.com/",
-            "https://.example.com/",
-            "https://./",
-            &format!("https://{}.example/", "a".repeat(64)),
-            &format!("https://{}example/", "abcdefg.".repeat(40)),
-        ] {
-            let denied =
-                EndpointUrl::parse(text).map(|url| EgressPolicy::default().check_url(&url));
-            assert_eq!(denied, Ok(Err(EgressDenied::HostName)), "{text}");
-        }
-        for text in [
-            "https://hooks.example.com/",
-            "https://HOOKS.example.com:8443/in",
-            "https://bücher.example/",
-            "https://xn--bcher-kva.example/",
-            "https://localhost.example.com/",
-            "https://notlocalhost/",
-            "https://127.0.0.1.example.com/",
-            "https://a_b.example/",
-            "https://8.8.8.8/",
-            "https://[2606:4700:4700::1111]:8443/",
-        ] {
-            assert_eq!(check(text), Ok(()), "{text}");
-        }
     }
 
     #[test]

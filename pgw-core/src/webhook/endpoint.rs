@@ -1,17 +1,19 @@
 //! Endpoints: where webhooks go, which events, signed how.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use url::Url;
+use url::{SyntaxViolation, Url};
 
+use crate::crypto::Sealed;
 use crate::event::EventType;
 use crate::id::EndpointId;
 use crate::payment::UnknownName;
 use crate::scope::Scope;
-use crate::secret::Secret;
 use crate::text::{Description, Reason};
 use crate::timestamp::Timestamp;
+use crate::webhook::{DeliveryOptions, Health, SealedHeaders};
 
 /// A place that webhooks are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +30,21 @@ pub struct Endpoint {
     pub filters: Vec<EventFilter>,
     /// How its webhooks are signed.
     pub profiles: Profiles,
-    /// What they are signed with, `whsec_` and base64.
-    pub secret: Secret,
+    /// How they are delivered.
+    pub options: DeliveryOptions,
+    /// The merchant's own headers that they carry.
+    pub headers: Option<SealedHeaders>,
+    /// What they are signed with, `whsec_` and base64, in its envelope. The gateway's key ring opens it.
+    pub secret: Sealed,
+    /// Counts the secrets it has had, from 1: part of the place that the envelope is sealed for.
+    pub generation: u64,
     /// The secret before the last rotation, while it still signs.
     pub previous: Option<PreviousSecret>,
     /// Whether it hears anything.
     pub status: EndpointStatus,
+    /// How it has been doing. A pause is not here: it is a duration that the storage adds to its own clock (see
+    /// [`Write::Pause`](crate::changes::Write::Pause)).
+    pub health: Health,
     /// Counts its changes, from 1.
     pub version: u64,
     /// When it was created.
@@ -55,7 +66,7 @@ impl Endpoint {
 
     /// The secret before the last rotation, if webhooks sent at this time are still signed with it.
     #[must_use]
-    pub fn previous_at(&self, at: Timestamp) -> Option<&Secret> {
+    pub fn previous_at(&self, at: Timestamp) -> Option<&Sealed> {
         let previous = self.previous.as_ref().filter(|previous| at < previous.until);
         previous.map(|previous| &previous.secret)
     }
@@ -71,8 +82,8 @@ impl Endpoint {
 /// A secret that was rotated away and still signs for a time, so that receivers can change over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviousSecret {
-    /// The secret.
-    pub secret: Secret,
+    /// The secret, in its envelope.
+    pub secret: Sealed,
     /// Webhooks sent from then on are not signed with it.
     pub until: Timestamp,
 }
@@ -186,11 +197,21 @@ impl EndpointUrl {
         if text.len() > Self::LEN_MAX {
             return Err(EndpointUrlError::TooLong);
         }
-        let url = Url::parse(text).map_err(|_| EndpointUrlError::Malformed)?;
+        // The parser drops user information that is empty (`https://@host/`), but tells that it was there.
+        let at_sign = Cell::new(false);
+        let note = |fault| {
+            if fault == SyntaxViolation::EmbeddedCredentials {
+                at_sign.set(true);
+            }
+        };
+        let url = Url::options()
+            .syntax_violation_callback(Some(&note))
+            .parse(text)
+            .map_err(|_| EndpointUrlError::Malformed)?;
         if !matches!(url.scheme(), "https" | "http") {
             return Err(EndpointUrlError::Scheme);
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        if at_sign.get() || !url.username().is_empty() || url.password().is_some() {
             return Err(EndpointUrlError::UserInformation);
         }
         if url.fragment().is_some() {
@@ -232,7 +253,7 @@ pub enum EndpointUrlError {
     /// Neither https nor http.
     #[error("must start with https://")]
     Scheme,
-    /// It carries a user name or password.
+    /// It carries a user name or password, or the `@` that ends them.
     #[error("must not carry a user name or password")]
     UserInformation,
     /// It carries a fragment.
@@ -339,6 +360,7 @@ mod tests {
             ("file:///etc/passwd", Scheme),
             ("https://u@a.example/", UserInformation),
             ("https://u:p@a.example/", UserInformation),
+            ("https://@a.example/", UserInformation),
             ("https://a.example/#x", Fragment),
             (&format!("https://a.example/{}", "x".repeat(2_000)), TooLong),
         ] {

@@ -1,21 +1,23 @@
 //! The plans of endpoints and deliveries. Pure.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
 use crate::access::{AuditAction, AuditObject, AuditOutcome, AuditRow};
 use crate::changes::{Changes, Guard, Write};
+use crate::crypto::Sealed;
 use crate::event::{Event, EventType};
 use crate::id::{AuditId, DeliveryId, EndpointId, EventId};
 use crate::payment::plan::Stamp;
 use crate::representation::{self, EventHead};
 use crate::retry::RetryPolicy;
-use crate::secret::Secret;
 use crate::text::{Description, Reason};
 use crate::timestamp::Timestamp;
 use crate::webhook::delivery::FailedBecause;
 use crate::webhook::{
-    Attempt, AttemptOutcome, Delivery, DeliveryState, DeliveryWork, Endpoint, EndpointStatus,
-    EndpointUrl, EventFilter, PreviousSecret, Profiles, TransportErrorKind, WebhookResponse,
+    Attempt, AttemptOutcome, CustomHeaders, Delivery, DeliveryOptions, DeliveryState, DeliveryWork,
+    Endpoint, EndpointStatus, EndpointUrl, EventFilter, Health, Ordering, PreviousSecret, Profiles,
+    SealedHeaders, TransportErrorKind, WebhookResponse, WhenExhausted,
 };
 
 /// An endpoint to be made.
@@ -29,13 +31,24 @@ pub struct NewEndpoint {
     pub filters: Vec<EventFilter>,
     /// How its webhooks are signed.
     pub profiles: Profiles,
+    /// How they are delivered.
+    pub options: DeliveryOptions,
+    /// Headers of the merchant's own that they carry.
+    pub headers: CustomHeaders,
 }
 
 impl NewEndpoint {
     /// An endpoint that hears everything, signed by the default profiles.
     #[must_use]
     pub fn new(url: EndpointUrl) -> Self {
-        Self { url, description: None, filters: Vec::new(), profiles: Profiles::default() }
+        Self {
+            url,
+            description: None,
+            filters: Vec::new(),
+            profiles: Profiles::default(),
+            options: DeliveryOptions::default(),
+            headers: CustomHeaders::default(),
+        }
     }
 }
 
@@ -50,27 +63,56 @@ pub struct EndpointUpdate {
     pub filters: Option<Vec<EventFilter>>,
     /// How its webhooks are signed.
     pub profiles: Option<Profiles>,
+    /// The deadline of an attempt; `Some(None)`: the gateway's.
+    pub timeout: Option<Option<Duration>>,
+    /// Most attempts at once; `Some(None)`: as many as may be.
+    pub concurrency: Option<Option<NonZeroU8>>,
+    /// Most attempts a second; `Some(None)`: no limit.
+    pub rate_per_s: Option<Option<NonZeroU32>>,
+    /// In which order.
+    pub ordering: Option<Ordering>,
+    /// Headers of the merchant's own, in place of those before.
+    pub headers: Option<CustomHeaders>,
     /// Enabled or disabled.
     pub status: Option<EndpointStatus>,
 }
 
-/// Plans a new endpoint.
+impl EndpointUpdate {
+    /// The options after it.
+    #[must_use]
+    pub fn options(&self, before: DeliveryOptions) -> DeliveryOptions {
+        DeliveryOptions {
+            timeout: self.timeout.unwrap_or(before.timeout),
+            concurrency: self.concurrency.unwrap_or(before.concurrency),
+            rate_per_s: self.rate_per_s.unwrap_or(before.rate_per_s),
+            ordering: self.ordering.unwrap_or(before.ordering),
+        }
+    }
+}
+
+/// Plans a new endpoint, whose secret and headers were sealed for its id and generation 1.
 #[must_use]
 pub fn create_endpoint(
+    id: EndpointId,
     new: NewEndpoint,
-    secret: Secret,
+    secret: Sealed,
+    headers: Option<SealedHeaders>,
     stamp: &mut Stamp<'_>,
 ) -> (Changes, Endpoint) {
     let endpoint = Endpoint {
-        id: EndpointId::from_uuid((stamp.ids)()),
+        id,
         scope: stamp.caller.scope.clone(),
         url: new.url,
         description: new.description,
         filters: new.filters,
         profiles: new.profiles,
+        options: new.options,
+        headers,
         secret,
+        generation: 1,
         previous: None,
         status: EndpointStatus::Enabled,
+        health: Health::Healthy,
         version: 1,
         created_at: stamp.now,
         updated_at: stamp.now,
@@ -79,16 +121,23 @@ pub fn create_endpoint(
     (changes, endpoint)
 }
 
-/// Plans a change of an endpoint.
+/// Plans a change of an endpoint; `headers` are the update's, sealed. A new address, or being enabled again, is a new start: what failed
+/// before no longer counts.
 #[must_use]
 pub fn update_endpoint(
     endpoint: &Endpoint,
     update: EndpointUpdate,
+    headers: Option<SealedHeaders>,
     stamp: &mut Stamp<'_>,
 ) -> (Changes, Endpoint) {
     let mut next = revised(endpoint, stamp.now);
+    next.options = update.options(endpoint.options);
+    if update.headers.is_some() {
+        next.headers = headers;
+    }
     if let Some(url) = update.url {
         next.url = url;
+        next.health = Health::Healthy;
     }
     if let Some(description) = update.description {
         next.description = description;
@@ -101,24 +150,34 @@ pub fn update_endpoint(
     }
     if let Some(status) = update.status {
         next.status = status;
+        next.health = Health::Healthy;
     }
     (write_endpoint(&next, endpoint.version, AuditAction::EndpointUpdate, stamp), next)
 }
 
-/// Plans a new secret of an endpoint. The old one signs beside it for `overlap` from now; one that was rotated away earlier
-/// stops at once.
+/// Plans a new secret of an endpoint, sealed for the generation after its own. The old one signs beside it for `overlap` from now; one that
+/// was rotated away earlier stops at once.
 #[must_use]
 pub fn rotate_secret(
     endpoint: &Endpoint,
-    secret: Secret,
+    secret: Sealed,
     overlap: Duration,
     stamp: &mut Stamp<'_>,
 ) -> (Changes, Endpoint) {
     let mut next = revised(endpoint, stamp.now);
     let old = std::mem::replace(&mut next.secret, secret);
+    next.generation = next.generation.saturating_add(1);
     next.previous = (!overlap.is_zero())
         .then(|| PreviousSecret { secret: old, until: stamp.now.plus(overlap) });
     (write_endpoint(&next, endpoint.version, AuditAction::EndpointRotateSecret, stamp), next)
+}
+
+/// Plans that an endpoint's secrets are sealed anew: `next` is the endpoint with its new envelopes.
+#[must_use]
+pub fn reseal_endpoint(mut next: Endpoint, stamp: &mut Stamp<'_>) -> Changes {
+    let version = next.version;
+    next.version = version.saturating_add(1);
+    write_endpoint(&next, version, AuditAction::EndpointReseal, stamp)
 }
 
 /// Plans a `test.ping` to one endpoint, and the delivery that storage makes of it. The endpoint's version counts it, so that it is
@@ -173,29 +232,58 @@ pub struct Sent {
     pub result: Result<WebhookResponse, TransportErrorKind>,
 }
 
-/// Plans what an attempt makes of a delivery: delivered, tried again later, or given up; and of its endpoint, when it
-/// says that it is gone.
+/// What an attempt tells about its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// It took the webhook (2xx).
+    Took,
+    /// It is gone for good (410).
+    Gone,
+    /// It did not take it.
+    Failed {
+        /// It has too much to do (429, 502, 503, 504).
+        is_overloaded: bool,
+        /// How long it asks us to wait.
+        asked: Option<Duration>,
+    },
+}
+
+impl Sent {
+    /// What it tells about the endpoint.
+    #[must_use]
+    pub fn reaction(&self) -> Reaction {
+        match &self.result {
+            Ok(answer) => match answer.status {
+                200..=299 => Reaction::Took,
+                410 => Reaction::Gone,
+                status => Reaction::Failed {
+                    is_overloaded: matches!(status, 429 | 502..=504),
+                    asked: answer.retry_after,
+                },
+            },
+            Err(_) => Reaction::Failed { is_overloaded: false, asked: None },
+        }
+    }
+}
+
+/// Plans what an attempt makes of a delivery: delivered, tried again later, or given up. What it makes of the endpoint is planned
+/// apart, so that endpoints are no place where deliveries wait for each other.
 #[must_use]
 pub fn attempted(
     work: &DeliveryWork,
     sent: &Sent,
     schedule: Schedule<'_>,
-    stamp: &mut Stamp<'_>,
+    now: Timestamp,
 ) -> Changes {
     let mut delivery = work.delivery.clone();
     delivery.attempts = delivery.attempts.saturating_add(1);
     delivery.attempts_total = delivery.attempts_total.saturating_add(1);
-    let status = sent.result.as_ref().ok().map(|answer| answer.status);
     let delay = schedule.policy.delay(delivery.attempts, schedule.entropy);
-    let asked = sent.result.as_ref().ok().and_then(|answer| answer.retry_after);
-    let (state, due_in) = match (status, delay) {
-        (Some(200..=299), _) => (DeliveryState::Delivered, None),
-        (Some(410), _) => (DeliveryState::Failed(FailedBecause::Gone), None),
-        (_, None) => (DeliveryState::Failed(FailedBecause::Exhausted), None),
-        (_, Some(delay)) => {
-            let asked = asked.unwrap_or_default().min(RETRY_AFTER_MAX);
-            (DeliveryState::Pending, Some(delay.max(asked)))
-        }
+    let (state, due_in) = match (sent.reaction(), delay) {
+        (Reaction::Took, _) => (DeliveryState::Delivered, None),
+        (Reaction::Gone, _) => (DeliveryState::Failed(FailedBecause::Gone), None),
+        (Reaction::Failed { .. }, None) => (DeliveryState::Failed(FailedBecause::Exhausted), None),
+        (Reaction::Failed { .. }, Some(delay)) => (DeliveryState::Pending, Some(delay)),
     };
     let attempt = Attempt {
         delivery: delivery.id,
@@ -210,13 +298,69 @@ pub fn attempted(
             Err(kind) => AttemptOutcome::Failed(*kind),
         },
     };
-    let mut changes =
-        move_delivery(delivery, state, due_in, stamp.now).write(Write::Attempt(Box::new(attempt)));
-    if status == Some(410) && work.endpoint.status == EndpointStatus::Enabled {
-        changes = disable(changes, &work.endpoint, "the endpoint answered 410 Gone", stamp);
-    }
-    changes
+    let changes =
+        move_delivery(delivery, state, due_in, now).write(Write::Attempt(Box::new(attempt)));
+    wake(changes, work, state)
 }
+
+/// With the next event of the payment woken, where the endpoint orders and this one no longer stands before it.
+fn wake(changes: Changes, work: &DeliveryWork, state: DeliveryState) -> Changes {
+    let is_out_of_the_way = match (work.endpoint.options.ordering, state) {
+        (Ordering::AsDue, _) | (_, DeliveryState::Pending) => false,
+        (Ordering::ByPayment(WhenExhausted::Park), DeliveryState::Failed(_)) => false,
+        (Ordering::ByPayment(_), _) => true,
+    };
+    match work.delivery.payment.filter(|_| is_out_of_the_way) {
+        Some(payment) => changes.write(Write::Wake { endpoint: work.endpoint.id, payment }),
+        None => changes,
+    }
+}
+
+/// Plans a pause of an endpoint that does not take webhooks, or its end when that has gone on for [`Health::FAILING_MAX`]. `None`: it
+/// hears nothing anyway.
+#[must_use]
+pub fn pause_endpoint(
+    endpoint: &Endpoint,
+    asked: Option<Duration>,
+    entropy: u64,
+    stamp: &mut Stamp<'_>,
+) -> Option<Changes> {
+    if endpoint.status != EndpointStatus::Enabled {
+        return None;
+    }
+    let Some((health, lasts)) = endpoint.health.paused(stamp.now, asked, entropy) else {
+        return disable_endpoint(endpoint, "it took no webhook for five days", stamp);
+    };
+    let changes = write_health(endpoint, health);
+    Some(changes.write(Write::Pause { endpoint: endpoint.id, lasts }))
+}
+
+/// Plans that an endpoint takes webhooks again. `None`: nothing else was known.
+#[must_use]
+pub fn restore_endpoint(endpoint: &Endpoint) -> Option<Changes> {
+    (endpoint.health != Health::Healthy).then(|| write_health(endpoint, Health::Healthy))
+}
+
+/// Plans that an endpoint is disabled by the gateway itself, with the event about it. `None`: it hears nothing already.
+#[must_use]
+pub fn disable_endpoint(
+    endpoint: &Endpoint,
+    why: &'static str,
+    stamp: &mut Stamp<'_>,
+) -> Option<Changes> {
+    if endpoint.status != EndpointStatus::Enabled {
+        return None;
+    }
+    let mut next = revised(endpoint, stamp.now);
+    let reason = Reason::parse(why).expect("the reasons written here are short plain text");
+    next.status = EndpointStatus::Disabled { reason };
+    let event = event_about(&next, EventType::EndpointDisabled, stamp);
+    let changes = write_endpoint(&next, endpoint.version, AuditAction::EndpointDisable, stamp);
+    Some(changes.write(Write::Event(Box::new(event))))
+}
+
+/// Why an endpoint is disabled that answered 410.
+pub const GONE: &str = "the endpoint answered 410 Gone";
 
 /// Plans that a delivery is given up because its endpoint hears nothing any more. `None`: it does.
 #[must_use]
@@ -226,7 +370,8 @@ pub fn unheard(work: &DeliveryWork, now: Timestamp) -> Option<Changes> {
         EndpointStatus::Disabled { .. } => FailedBecause::EndpointDisabled,
         EndpointStatus::Deleted => FailedBecause::EndpointDeleted,
     };
-    Some(move_delivery(work.delivery.clone(), DeliveryState::Failed(because), None, now))
+    let state = DeliveryState::Failed(because);
+    Some(wake(move_delivery(work.delivery.clone(), state, None, now), work, state))
 }
 
 /// Plans a new round of attempts of a delivery, by hand. The webhook id stays the same.
@@ -271,22 +416,14 @@ fn move_delivery(
         .write(Write::Delivery { delivery: Box::new(delivery), due_in })
 }
 
-fn disable(
-    changes: Changes,
-    endpoint: &Endpoint,
-    why: &'static str,
-    stamp: &mut Stamp<'_>,
-) -> Changes {
-    let mut next = revised(endpoint, stamp.now);
-    let reason = Reason::parse(why).expect("the reasons written here are short plain text");
-    next.status = EndpointStatus::Disabled { reason };
-    let event = event_about(&next, EventType::EndpointDisabled, stamp);
-    let row = audit(AuditAction::EndpointDisable, AuditObject::Endpoint(next.id), stamp);
-    changes
+/// An endpoint's health is no change that its owner made: it is neither audited nor an update.
+fn write_health(endpoint: &Endpoint, health: Health) -> Changes {
+    let mut next = endpoint.clone();
+    next.version = next.version.saturating_add(1);
+    next.health = health;
+    Changes::new(endpoint.scope.clone())
         .guard(Guard::Endpoint { id: endpoint.id, version: endpoint.version })
         .write(Write::Endpoint(Box::new(next)))
-        .write(Write::Event(Box::new(event)))
-        .write(Write::Audit(Box::new(row)))
 }
 
 /// An event without a payment, whose object is the endpoint.
@@ -367,6 +504,3 @@ fn escaped(bytes: &[u8]) -> Box<str> {
     }
     text.into()
 }
-
-/// The longest wait an endpoint may ask for: a day. Longer ones would outlast the retry schedule.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);

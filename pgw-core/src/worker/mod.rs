@@ -1,7 +1,9 @@
 //! The worker: claims due jobs, does them, settles them. Any number of them, in one process or many.
 
+mod breakers;
 mod deliveries;
 mod gate;
+mod health;
 mod lane;
 mod operations;
 mod reaper;
@@ -17,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::notifier::Hint;
 use crate::queue::Lane;
 
+pub(crate) use breakers::Breakers;
 pub(crate) use gate::{AFTER_AN_ANSWER, Gate};
 
 /// Does a gateway's work.

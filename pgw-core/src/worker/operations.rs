@@ -54,7 +54,7 @@ impl Task<'_> {
     async fn due(&self) -> Result<Option<Box<PaymentState>>, Error> {
         Ok(match self.gateway.storage().due(self.job).await? {
             Some(DueWork::Operation(state)) => Some(state),
-            Some(DueWork::Delivery(_)) | None => None,
+            Some(DueWork::Delivery(_) | DueWork::Parked { .. }) | None => None,
         })
     }
 

@@ -10,11 +10,12 @@ use crate::error::Error;
 use crate::processor::Source;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
-use crate::webhook::{DeliveryWork, Profile};
+use crate::webhook::{DeliveryWork, Profile, Signing, Vault};
 
 /// Every header of one attempt but `host` and `content-length`. The id is the event's on every attempt; the
 /// timestamp is this attempt's.
 pub(super) fn headers(
+    vault: &Vault,
     work: &DeliveryWork,
     at: Timestamp,
 ) -> Result<Vec<(Cow<'static, str>, String)>, Error> {
@@ -22,8 +23,13 @@ pub(super) fn headers(
         (Cow::Borrowed("content-type"), "application/json".to_owned()),
         (Cow::Borrowed("user-agent"), USER_AGENT.to_owned()),
     ];
+    let own = vault.headers(&work.endpoint).map_err(|error| Error::Unsigned(source(error)))?;
+    headers
+        .extend(own.expose().map(|(name, value)| (Cow::Owned(name.to_owned()), value.to_owned())));
+    let signing =
+        vault.signing(&work.endpoint, at).map_err(|error| Error::Unsigned(source(error)))?;
     for profile in work.endpoint.profiles.iter() {
-        let signed = sign(work, profile, at).map_err(Error::Unsigned)?;
+        let signed = sign(work, &signing, profile, at).map_err(Error::Unsigned)?;
         headers.extend(signed.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
     }
     Ok(headers)
@@ -31,9 +37,14 @@ pub(super) fn headers(
 
 /// Signs in one profile. While the secret before a rotation still counts, profiles that carry a list of signatures carry both,
 /// and the one that carries a single signature carries the old secret's, which every receiver knows.
-fn sign(work: &DeliveryWork, profile: Profile, at: Timestamp) -> Result<SignedHeaders, Source> {
-    let secret = work.endpoint.secret.expose();
-    let old = work.endpoint.previous_at(at).map(Secret::expose);
+fn sign(
+    work: &DeliveryWork,
+    signing: &Signing,
+    profile: Profile,
+    at: Timestamp,
+) -> Result<SignedHeaders, Source> {
+    let secret = signing.secret.expose();
+    let old = signing.previous.as_ref().map(Secret::expose);
     let id = work.event.id.to_string();
     let since_epoch = Duration::from_micros(at.as_micros().unsigned_abs());
     let body = &work.event.body;

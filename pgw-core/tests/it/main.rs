@@ -1,6 +1,7 @@
 //! What pgw-core promises, tested from the outside.
 
 mod confirmations;
+mod egress;
 mod found;
 mod javascript;
 mod outcomes;

@@ -11,6 +11,7 @@ use pgw_core::payment::{CaptureMethod, PaymentStatus};
 use pgw_core::processor::Resolution;
 use pgw_core::queue::{Lane, Queue as _};
 use pgw_core::storage::DeliveryFilter;
+use pgw_core::testing::keys::secret_of;
 use pgw_core::testing::transport::{RecordingTransport, Reply, TransportScript};
 use pgw_core::webhook::delivery::FailedBecause;
 use pgw_core::webhook::{DeliveryState, EndpointStatus, TransportErrorKind, WebhookRequest};
@@ -111,7 +112,7 @@ async fn webhooks_arrive_signed_with_the_stored_bytes() {
     let id = world.create("tok_visa").await.payment().id;
     world.settled(id, None).await;
     pass(Duration::from_secs(5)).await;
-    let verifier = StandardVerifier::new(endpoint.secret.expose()).unwrap();
+    let verifier = StandardVerifier::new(secret_of(&endpoint).unwrap().expose()).unwrap();
     let received = world.transport.received();
     let events = world.verbs().payment_events(id, 0, 10).await.unwrap();
     assert_eq!(received.len(), 2);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgw_core::id::EndpointId;
+use pgw_core::testing::keys::secret_of;
 use pgw_core::testing::transport::Received;
 use pgw_core::webhook::plan::NewEndpoint;
 use pgw_core::webhook::{Endpoint, EndpointUrl, Profile, Profiles};
@@ -40,7 +41,7 @@ async fn without_an_overlap_the_old_secret_stops_at_once() {
     let (id, first) = endpoint(&world).await;
     let second = world.verbs().rotate_secret(id, Endpoint::OVERLAP_MAX).await.unwrap();
     let third = world.verbs().rotate_secret(id, Duration::ZERO).await.unwrap();
-    assert_eq!(third.previous, None);
+    assert_eq!(third.endpoint.previous, None);
     let webhook = sent(&world).await;
     assert_eq!(verified(&webhook, third.secret.expose()), [true, true, true]);
     for ended in [&*first, second.secret.expose()] {
@@ -52,11 +53,16 @@ async fn without_an_overlap_the_old_secret_stops_at_once() {
 async fn the_overlap_ends_at_its_time_exactly_and_the_old_secret_is_forgotten() {
     let world = World::new();
     let (id, old) = endpoint(&world).await;
-    let rotated = world.verbs().rotate_secret(id, HOUR).await.unwrap();
+    let rotated = world.verbs().rotate_secret(id, HOUR).await.unwrap().endpoint;
     let until = rotated.updated_at.plus(HOUR);
     assert_eq!(rotated.previous.as_ref().unwrap().until, until);
     let last = rotated.updated_at.plus(HOUR - Duration::from_micros(1));
-    assert_eq!(rotated.previous_at(last).map(|secret| secret.expose()), Some(&*old));
+    let before = Endpoint {
+        secret: rotated.previous_at(last).unwrap().clone(),
+        generation: 1,
+        ..rotated.clone()
+    };
+    assert_eq!(secret_of(&before).unwrap().expose(), old);
     assert_eq!(rotated.previous_at(until), None);
     pass(HOUR).await;
     let updated = world.verbs().update_endpoint(id, Default::default()).await.unwrap();
@@ -69,8 +75,8 @@ async fn no_secret_shows() {
     let world = World::new();
     let (id, old) = endpoint(&world).await;
     let rotated = world.verbs().rotate_secret(id, HOUR).await.unwrap();
-    let shown = String::from_utf8(pgw_core::representation::endpoint(&rotated)).unwrap();
-    for text in [shown, format!("{rotated:?}")] {
+    let shown = pgw_core::representation::endpoint(&rotated.endpoint);
+    for text in [String::from_utf8(shown).unwrap(), format!("{rotated:?}")] {
         assert!(!text.contains(&old) && !text.contains(rotated.secret.expose()), "{text}");
     }
     let once = pgw_core::representation::endpoint_with_secret(&rotated);
@@ -84,7 +90,7 @@ async fn endpoint(world: &World) -> (EndpointId, String) {
     let mut new = NewEndpoint::new(url);
     new.profiles = Profiles::new(Profile::ALL).unwrap();
     let endpoint = world.verbs().create_endpoint(new).await.unwrap();
-    (endpoint.id, endpoint.secret.expose().to_owned())
+    (endpoint.endpoint.id, endpoint.secret.expose().to_owned())
 }
 
 /// The next webhook.

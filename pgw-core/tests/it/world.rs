@@ -23,6 +23,7 @@ use pgw_core::storage::Storage;
 use pgw_core::testing::clock::SimClock;
 use pgw_core::testing::crash::Life;
 use pgw_core::testing::faults::{Faults, Faulty};
+use pgw_core::testing::keys::key_ring;
 use pgw_core::testing::transport::RecordingTransport;
 use pgw_core::text::{CustomerName, PaymentMethod};
 use pgw_core::webhook::{EndpointUrl, WebhookTransport};
@@ -89,7 +90,7 @@ impl World {
             .with_storage(Arc::new(faulty) as Arc<dyn Storage>)
             .with_queue(Arc::new(queue.clone()) as Arc<dyn Queue>)
             .with_notifier(Arc::new(MemoryNotifier::new()) as Arc<dyn Notifier>)
-            .with_transport(Arc::clone(&transport) as Arc<dyn WebhookTransport>)
+            .with_transport(Arc::clone(&transport) as Arc<dyn WebhookTransport>, key_ring())
             .with_env(env);
         let gateway = plug(builder, sandbox.clone(), settings).build().unwrap();
         Self { gateway, sandbox, storage, faults, queue, transport }
@@ -130,7 +131,7 @@ impl World {
     pub(crate) async fn endpoint(&self) -> pgw_core::webhook::Endpoint {
         let url = EndpointUrl::parse("https://hooks.example/in").unwrap();
         let new = pgw_core::webhook::plan::NewEndpoint::new(url);
-        self.verbs().create_endpoint(new).await.unwrap()
+        self.verbs().create_endpoint(new).await.unwrap().endpoint
     }
 
     /// Waits, by the paused clock, until the payment or operation has an answer.

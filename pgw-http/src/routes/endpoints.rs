@@ -10,9 +10,9 @@ use crate::problem::Problem;
 
 pub(super) async fn create(call: Call) -> Outcome {
     let (call, body) = call.json().await?;
-    let endpoint = call.gateway().create_endpoint(dto::new_endpoint(&body)?).await?;
-    let location = call.location("webhook-endpoints", &endpoint.id.to_string());
-    let body = representation::endpoint_with_secret(&endpoint);
+    let created = call.gateway().create_endpoint(dto::new_endpoint(&body)?).await?;
+    let location = call.location("webhook-endpoints", &created.endpoint.id.to_string());
+    let body = representation::endpoint_with_secret(&created);
     Ok(Answer::json(StatusCode::CREATED, body).with(header::LOCATION, &location))
 }
 
@@ -46,8 +46,8 @@ pub(super) async fn delete(call: Call) -> Outcome {
 pub(super) async fn rotate_secret(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
-    let endpoint = call.gateway().rotate_secret(id, dto::rotation(&body)?).await?;
-    Ok(Answer::json(StatusCode::OK, representation::endpoint_with_secret(&endpoint)))
+    let rotated = call.gateway().rotate_secret(id, dto::rotation(&body)?).await?;
+    Ok(Answer::json(StatusCode::OK, representation::endpoint_with_secret(&rotated)))
 }
 
 /// Sends a `test.ping`; the answer is its delivery.

@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use pgw_core::access::{Caller, Role};
 use pgw_core::builder::ProcessorSettings;
+use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Gateway, NewApiKey};
 use pgw_core::notifier::Notifier;
@@ -75,7 +76,7 @@ impl App {
             .with_storage(Arc::new(storage.clone()))
             .with_queue(Arc::new(MemoryQueue::new()))
             .with_notifier(notifier)
-            .with_transport(Arc::new(Receiver))
+            .with_transport(Arc::new(Receiver), KeyRing::ephemeral(&Env::system()))
             .build()
             .unwrap();
         let router = pgw_http::router(gateway.clone(), config);

@@ -2,12 +2,18 @@
 
 #[cfg(feature = "router")]
 mod bad_input;
+#[cfg(feature = "transport")]
+mod dns;
 #[cfg(feature = "router")]
 mod dropped;
+#[cfg(feature = "transport")]
+mod egress;
 #[cfg(feature = "router")]
 mod happy;
 #[cfg(feature = "router")]
 mod harness;
+#[cfg(feature = "testing")]
+mod hostile;
 #[cfg(feature = "router")]
 mod idempotency;
 #[cfg(feature = "router")]

@@ -14,9 +14,11 @@ mod dump;
 mod index;
 #[path = "../../src/list.rs"]
 mod list;
+#[path = "../../src/parking.rs"]
+mod parking;
 #[path = "../../src/payment_row.rs"]
 mod payment_row;
-#[path = "../../src/queue.rs"]
+#[path = "../../src/queue/mod.rs"]
 mod queue;
 #[path = "../../src/rows.rs"]
 mod rows;

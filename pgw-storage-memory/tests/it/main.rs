@@ -3,6 +3,7 @@
 mod faulty;
 mod fixtures;
 mod queue;
+mod queue_model;
 mod storage;
 
 mod storage_conformance {

@@ -92,7 +92,7 @@ async fn every_verb_that_writes_works_inside_and_is_undone_by_a_rollback() {
         inside.refund_payment(paid, refund).await.expect("refunds");
         let url = EndpointUrl::parse("https://hooks.example.com/in").expect("a valid address");
         let endpoint = inside.create_endpoint(NewEndpoint::new(url)).await.expect("registers");
-        inside.test_endpoint(endpoint.id).await.expect("pings");
+        inside.test_endpoint(endpoint.endpoint.id).await.expect("pings");
         inside.create_payment(order()).await.expect("creates");
         drop(storage);
         if commits {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
 use pgw_core::changes::{Changes, Committed};
+use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
@@ -182,7 +183,12 @@ macro_rules! inside {
 #[async_trait]
 impl Storage for InTransactions {
     async fn commit(&self, changes: Changes) -> Result<Committed, StorageError> {
-        inside!(self, storage => storage.commit(changes))
+        let again = changes.clone();
+        match inside!(self, storage => storage.commit(changes)) {
+            // A row appeared after its guard was checked: the host has to roll back and try again.
+            Err(StorageError::Unavailable(_)) => inside!(self, storage => storage.commit(again)),
+            committed => committed,
+        }
     }
 
     async fn payment(
@@ -287,6 +293,15 @@ impl Storage for InTransactions {
     ) -> Result<Page<Endpoint>, StorageError> {
         let scope = scope.clone();
         inside!(self, storage => storage.endpoints(&scope, page))
+    }
+
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError> {
+        let active = active.clone();
+        inside!(self, storage => storage.endpoints_sealed_otherwise(&active, limit))
     }
 
     async fn delivery(

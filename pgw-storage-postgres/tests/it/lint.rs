@@ -90,6 +90,7 @@ const NOT_BY_MERCHANT: &[(&str, &str)] = &[
     ("events_unstamped", "the sequencer stamps the events of all merchants, oldest first"),
     ("payments_expiring", "the reaper looks for the payments of any merchant"),
     ("idempotency_keys_answered", "the reaper drops the answers of all merchants, oldest first"),
+    ("endpoints_sealed", "the operator seals the secrets of all merchants anew"),
     ("leases", "a few rows of no merchant's"),
     ("migrations", "a few rows of no merchant's"),
 ];
@@ -101,6 +102,7 @@ const ABOUT_ALL_MERCHANTS: &[(&str, &[&str], &str)] = &[
     ("deliveries", &["due_at", "is", "not", "null"], "the queue"),
     ("idempotency_keys", &["answer_status", "is", "not", "null"], "the reaper"),
     ("events", &["feed_position", "is", "null"], "the sequencer"),
+    ("endpoints", &["sealed_with", "<"], "the operator"),
 ];
 
 /// Tables whose rows are nobody's.

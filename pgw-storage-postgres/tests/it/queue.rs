@@ -1,12 +1,10 @@
-//! What only the queue of rows promises: no endpoint holds the lane, poison is set aside, and nothing is pushed.
+//! What only the queue of rows promises: merchants take turns, and poison is set aside.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgw_core::changes::{Changes, Write};
 use pgw_core::event::EventType;
-use pgw_core::id::EndpointId;
-use pgw_core::queue::{Claim, Job, Lane, Queue as _, Settlement, Verdict};
+use pgw_core::queue::{Job, Lane, Queue as _, Settlement, Verdict};
 use pgw_core::scope::Mode;
 use pgw_core::storage::Storage as _;
 use pgw_core::testing::sample::{Samples, scope};
@@ -19,7 +17,7 @@ use crate::world::HEALTHY;
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Registers an endpoint and commits events that only it hears.
-async fn endpoint_with(pg: &PgStorage, samples: &Samples, events: usize) -> EndpointId {
+async fn endpoint_with(pg: &PgStorage, samples: &Samples, events: usize) {
     let endpoint = samples.endpoint();
     let scope = samples.scope().clone();
     let register = Write::Endpoint(Box::new(endpoint.clone()));
@@ -29,57 +27,6 @@ async fn endpoint_with(pg: &PgStorage, samples: &Samples, events: usize) -> Endp
         let write = Write::EventTo { event, endpoint: endpoint.id };
         pg.commit(Changes::new(scope.clone()).write(write)).await.expect(HEALTHY);
     }
-    endpoint.id
-}
-
-fn by_endpoint(claims: &[Claim]) -> BTreeMap<EndpointId, usize> {
-    let mut counts = BTreeMap::new();
-    for claim in claims {
-        let Job::Delivery { delivery, .. } = &claim.job else { panic!("a job of another lane") };
-        *counts.entry(delivery.endpoint()).or_default() += 1;
-    }
-    counts
-}
-
-async fn a_busy_endpoint_holds_up_no_other(leg: Leg) {
-    let pg = Under::test(leg).await.storage;
-    let (queue, samples) = (pg.queue(), Samples::new(1));
-    // Far more than a claim looks at, all due before anybody else's.
-    let busy = endpoint_with(&pg, &samples, 300).await;
-    let quiet = [endpoint_with(&pg, &samples, 2).await, endpoint_with(&pg, &samples, 1).await];
-    let mut held = Vec::new();
-    for _ in 0..6 {
-        held.extend(queue.claim(Lane::Deliveries, 8, LEASE).await.expect(HEALTHY));
-    }
-    let counts = by_endpoint(&held);
-    assert_eq!(counts.get(&busy), Some(&PgQueue::PER_ENDPOINT_MAX), "{counts:?}");
-    assert_eq!(quiet.map(|id| counts.get(&id).copied()), [Some(2), Some(1)], "{counts:?}");
-    // What was sent makes room for what waits.
-    let of_busy = |claim: &&Claim| by_endpoint(std::slice::from_ref(*claim)).contains_key(&busy);
-    let done: Vec<Settlement> = held
-        .iter()
-        .filter(of_busy)
-        .take(5)
-        .map(|claim| Settlement { claim: claim.clone(), verdict: Verdict::Done })
-        .collect();
-    assert_eq!(queue.settle(&done).await.expect(HEALTHY), [true; 5]);
-    let more = queue.claim(Lane::Deliveries, 100, LEASE).await.expect(HEALTHY);
-    assert_eq!(by_endpoint(&more), BTreeMap::from([(busy, 5)]));
-}
-
-#[tokio::test]
-async fn a_busy_endpoint_holds_up_no_other_one() {
-    a_busy_endpoint_holds_up_no_other(Leg::Pool).await;
-}
-
-#[tokio::test]
-async fn a_busy_endpoint_holds_up_no_other_one_by_conditional_claims() {
-    a_busy_endpoint_holds_up_no_other(Leg::Alone).await;
-}
-
-#[tokio::test]
-async fn a_busy_endpoint_holds_up_no_other_one_of_its_merchant_on_a_distributed_engine() {
-    a_busy_endpoint_holds_up_no_other(Leg::Distributed).await;
 }
 
 /// One job of each merchant: what one has out takes nobody else's turn.

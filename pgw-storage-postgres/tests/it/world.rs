@@ -15,6 +15,7 @@ use pgw_core::money::Money;
 use pgw_core::payment::plan::NewPayment;
 use pgw_core::payment::{CaptureMethod, Customer};
 use pgw_core::sandbox::Sandbox;
+use pgw_core::testing::keys::key_ring;
 use pgw_core::testing::transport::RecordingTransport;
 use pgw_core::text::{CustomerName, PaymentMethod};
 use pgw_core::worker::{Worker, WorkerHandle, WorkerSettings};
@@ -35,7 +36,7 @@ impl World {
             .with_storage(Arc::new(pg.clone()))
             .with_queue(Arc::new(pg.queue()))
             .with_notifier(Arc::new(pg.notifier()))
-            .with_transport(Arc::new(RecordingTransport::new()))
+            .with_transport(Arc::new(RecordingTransport::new()), key_ring())
             .with_sandbox(sandbox.clone(), ProcessorSettings::default())
             .build()
             .expect("it has all its parts");

@@ -15,6 +15,7 @@ use pgw_core::processor::{
 };
 use pgw_core::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement};
 use pgw_core::scope::Mode;
+use pgw_core::testing::keys::key_ring;
 use pgw_core::webhook::{
     EndpointUrl, TransportError, TransportErrorKind, WebhookRequest, WebhookResponse,
     WebhookTransport,
@@ -57,7 +58,7 @@ pub(crate) fn gateway(pg: &PgStorage, wire: &Wire) -> Gateway {
         .with_queue(Arc::new(queue))
         .with_notifier(Arc::new(pg.notifier()))
         .with_processor(Mode::Test, Arc::clone(&outside) as _, world::processor_settings())
-        .with_transport(outside)
+        .with_transport(outside, key_ring())
         .with_settings(world::settings())
         .build()
         .expect("it has all its parts")

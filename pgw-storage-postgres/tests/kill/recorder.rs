@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
 use pgw_core::changes::{Changes, Committed};
+use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
@@ -200,6 +201,14 @@ impl Storage for Recorder {
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StorageError> {
         self.inner.endpoints(scope, page).await
+    }
+
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError> {
+        self.inner.endpoints_sealed_otherwise(active, limit).await
     }
 
     async fn delivery(

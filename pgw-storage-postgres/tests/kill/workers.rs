@@ -59,7 +59,7 @@ async fn scenario(kills: u32) -> String {
     let gateway = child::gateway(&pg, &Wire { socket: socket.clone(), worker: 0 });
     let endpoint = EndpointUrl::parse("https://shop.example/hooks").expect("a valid address");
     let endpoint = gateway.host().create_endpoint(NewEndpoint::new(endpoint)).await;
-    let endpoint = endpoint.expect(world::HEALTHY).id;
+    let endpoint = endpoint.expect(world::HEALTHY).endpoint.id;
 
     let mut workers = Workers { url, schema, socket, number: 0, running: BTreeMap::new() };
     (0..WORKERS).for_each(|_| workers.start());

@@ -1,10 +1,12 @@
 //! The axum extractor: what reaches the handler, and the answer to what does not.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::FromRef;
+use axum::extract::{FromRef, State};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
@@ -12,6 +14,7 @@ use axum::{Extension, Router};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use pgw_webhook_client::axum::{BODY_BYTES_MAX_DEFAULT, VerifiedWebhook, WebhookBodyLimit};
+use pgw_webhook_client::replay::{MemoryReplayStore, Once, ReplayStore};
 use pgw_webhook_client::{
     Headers, SeedVerifier, SignedHeaders, StandardVerifier, StripeVerifier, Verified, Verify,
     VerifyError,
@@ -148,6 +151,60 @@ async fn what_is_refused_gets_a_status_and_a_few_words() {
             assert_eq!(answer, (status, Bytes::from(text)), "{profile:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_sent_again_is_handled_once() {
+    async fn count(
+        State(handled): State<Arc<AtomicU32>>,
+        Extension(seen): Extension<Arc<dyn ReplayStore>>,
+        webhook: VerifiedWebhook<At<StandardVerifier>>,
+    ) -> StatusCode {
+        // The first attempt fails, as when a database is away.
+        let handle = async || match handled.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(()),
+            _ => Ok(()),
+        };
+        match webhook.once(&*seen, handle).await {
+            Ok(Once::Done(())) => StatusCode::CREATED,
+            Ok(Once::HandledBefore) => StatusCode::OK,
+            Ok(Once::InProgress) => StatusCode::CONFLICT,
+            Ok(Once::Failed(())) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    #[derive(Clone)]
+    struct Counting {
+        verifier: StandardVerifier,
+        handled: Arc<AtomicU32>,
+    }
+
+    impl FromRef<Counting> for At<StandardVerifier> {
+        fn from_ref(app: &Counting) -> Self {
+            Self(app.verifier.clone())
+        }
+    }
+
+    impl FromRef<Counting> for Arc<AtomicU32> {
+        fn from_ref(app: &Counting) -> Self {
+            Self::clone(&app.handled)
+        }
+    }
+
+    let app =
+        Counting { verifier: StandardVerifier::new(SECRET).unwrap(), handled: Arc::default() };
+    let seen: Arc<dyn ReplayStore> = Arc::new(MemoryReplayStore::new());
+    let router =
+        Router::new().route("/", post(count)).layer(Extension(seen)).with_state(app.clone());
+    for (attempt, expected) in
+        [StatusCode::SERVICE_UNAVAILABLE, StatusCode::CREATED, StatusCode::OK].iter().enumerate()
+    {
+        let at = NOW + Duration::from_secs(attempt as u64);
+        let headers = Profile::Standard.sign(SECRET, "evt_1", at, b"{}");
+        let (status, _) = send(router.clone(), "/", &headers, Body::from("{}")).await;
+        assert_eq!(status, *expected);
+    }
+    assert_eq!(app.handled.load(Ordering::SeqCst), 2);
 }
 
 /// A body of unknown length, so that only counting it as it comes can stop it.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Waker};
 use std::thread;
 
 use pgw_webhook_client::ReplayKey;
-use pgw_webhook_client::replay::Claim;
 use pgw_webhook_client::replay::{
-    MemoryReplayStore, Once, ReplayError, ReplayStore, Seen, Settled, StoreFuture, once,
+    Claim, LEASE_DEFAULT, MemoryReplayStore, Once, ReplayError, ReplayStore, Seen, Settled,
+    StoreFuture, once,
 };
 
 use crate::{NOW, PROFILES, SECRET};
@@ -113,6 +114,52 @@ fn threads_that_race_for_a_key_handle_it_once() {
     });
     assert!(successes.iter().all(|count| count.load(Ordering::SeqCst) == 1));
     assert_eq!(store.len(), KEYS);
+}
+
+/// A store that loses its connection after the claim.
+#[derive(Debug)]
+struct Lost(MemoryReplayStore);
+
+impl ReplayStore for Lost {
+    fn claim(&self, key: ReplayKey, now: std::time::Duration) -> StoreFuture<'_, Seen> {
+        self.0.claim(key, now)
+    }
+
+    fn complete(&self, _: Claim) -> StoreFuture<'_, Settled> {
+        Box::pin(async { Err(ReplayError::Unavailable("connection reset".into())) })
+    }
+
+    fn release(&self, _: Claim) -> StoreFuture<'_, Settled> {
+        Box::pin(async { Err(ReplayError::Unavailable("connection reset".into())) })
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_told_even_if_the_claim_cannot_be_released() {
+    let store = Lost(MemoryReplayStore::new());
+    let outcome = once(&store, key(1), NOW, async || Err::<(), _>("card declined")).await;
+    assert_eq!(outcome.unwrap(), Once::Failed("card declined"));
+    let during = once(&store, key(1), NOW + LEASE_DEFAULT / 2, async || Ok::<_, ()>(())).await;
+    assert_eq!(during.unwrap(), Once::InProgress);
+    let outcome = once(&store, key(1), NOW + LEASE_DEFAULT, async || Ok::<_, ()>(())).await;
+    assert!(matches!(outcome, Err(ReplayError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ended_does_not_lose_the_webhook() {
+    let store = MemoryReplayStore::new();
+    let hung = once(&store, key(1), NOW, async || std::future::pending::<Result<(), ()>>().await);
+    let mut hung = Box::pin(hung);
+    assert!(hung.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(hung);
+    for (later, expected) in [
+        (LEASE_DEFAULT / 2, Once::InProgress),
+        (LEASE_DEFAULT, Once::Done("shipped")),
+        (LEASE_DEFAULT * 2, Once::HandledBefore),
+    ] {
+        let outcome = once(&store, key(1), NOW + later, async || Ok::<_, ()>("shipped")).await;
+        assert_eq!(outcome.unwrap(), expected);
+    }
 }
 
 /// A store that cannot answer.

@@ -46,6 +46,7 @@
 pub mod fixture;
 pub mod notifier;
 pub mod queue;
+pub mod queue_fairness;
 pub mod queue_push;
 mod queue_support;
 pub mod rate_limiter;
@@ -56,6 +57,7 @@ pub mod storage_events;
 pub mod storage_guards;
 pub mod storage_keys;
 pub mod storage_lists;
+pub mod storage_parked;
 pub mod storage_reads;
 pub mod storage_values;
 mod support;
@@ -154,6 +156,7 @@ mod tests {
             ("storage_due", include_str!("storage_due.rs")),
             ("storage_values", include_str!("storage_values.rs")),
             ("queue", include_str!("queue.rs")),
+            ("queue_fairness", include_str!("queue_fairness.rs")),
             ("queue_push", include_str!("queue_push.rs")),
             ("notifier", include_str!("notifier.rs")),
             ("rate_limiter", include_str!("rate_limiter.rs")),
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn the_suite_is_as_large_as_the_contracts() {
         assert!(STORAGE.len() >= 120, "{}", STORAGE.len());
-        assert!(QUEUE.len() >= 35, "{}", QUEUE.len());
+        assert!(QUEUE.len() >= 45, "{}", QUEUE.len());
         assert!(NOTIFIER.len() >= 12, "{}", NOTIFIER.len());
         assert!(RATE_LIMITER.len() >= 12, "{}", RATE_LIMITER.len());
     }

@@ -289,6 +289,23 @@ pub async fn a_released_job_is_due_again_after_its_delay(fixture: &dyn QueueFixt
     }
 }
 
+/// "Not its turn: due again after this long, and the claim does not count": however often it is.
+pub async fn a_postponed_job_is_due_again_and_its_claim_does_not_count(fixture: &dyn QueueFixture) {
+    let (queue, samples) = (fixture.queue().await, Samples::new(40));
+    for lane in Lane::ALL {
+        let expected = enqueue(fixture, &samples, lane, &[Duration::ZERO]).await;
+        for _ in 0..3 {
+            let held = claim_one(&*queue, lane).await;
+            assert_eq!(held.claims, 1, "those before do not count");
+            let verdict = Verdict::Postpone { due_in: secs(60) };
+            assert!(settle(&*queue, &held, verdict).await);
+            assert_eq!(claim(&*queue, lane, 1).await, [], "it was postponed");
+            fixture.advance(secs(60)).await;
+        }
+        assert_eq!(jobs(&claim(&*queue, lane, 1).await), expected);
+    }
+}
+
 /// "Set aside with the reason, never claimed again."
 pub async fn a_buried_job_is_never_claimed_again(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(18));

@@ -10,7 +10,7 @@ use crate::id::DeliveryId;
 use crate::queue::{Claim, Job, Lane, Queue, Settlement, Verdict};
 use crate::storage::Storage;
 use crate::testing::sample::{Creation, Samples};
-use crate::webhook::Delivery;
+use crate::webhook::{Delivery, Endpoint};
 
 /// What a healthy queue does.
 pub(super) const WORKS: &str = "a call of a healthy queue must not fail";
@@ -36,6 +36,42 @@ pub(super) async fn enqueue(
             Lane::Deliveries => deliveries(&*storage, samples, delays).await,
         },
     }
+}
+
+/// An endpoint that hears only what is made for it.
+pub(super) async fn endpoint(fixture: &dyn QueueFixture, samples: &Samples) -> Endpoint {
+    register(fixture, samples.endpoint_for(&["test.ping"])).await
+}
+
+/// Makes an endpoint, where deliveries need one.
+pub(super) async fn register(fixture: &dyn QueueFixture, endpoint: Endpoint) -> Endpoint {
+    match fixture.source().await {
+        JobSource::Pushed => endpoint,
+        JobSource::Rows(storage) => registered(&*storage, endpoint).await,
+    }
+}
+
+/// Makes deliveries to one endpoint that are due after these delays, in this order.
+pub(super) async fn enqueue_to(
+    fixture: &dyn QueueFixture,
+    samples: &Samples,
+    endpoint: &Endpoint,
+    delays: &[Duration],
+) -> Vec<Job> {
+    let scope = samples.scope();
+    let mut jobs = Vec::new();
+    for delay in delays {
+        let event = samples.event(EventType::TestPing);
+        let id = DeliveryId::new(event.id, endpoint.id);
+        if let JobSource::Rows(storage) = fixture.source().await {
+            let write = Write::EventTo { event: Box::new(event), endpoint: endpoint.id };
+            apply(&*storage, Changes::new(scope.clone()).write(write)).await;
+            due_in(&*storage, samples, id, *delay).await;
+        }
+        jobs.push((Job::Delivery { scope: scope.clone(), delivery: id }, *delay));
+    }
+    fixture.queue().await.push(&jobs).await.expect(WORKS);
+    jobs.into_iter().map(|(job, _)| job).collect()
 }
 
 /// Claims for [`LEASE`].
@@ -108,13 +144,18 @@ async fn deliveries(storage: &dyn Storage, samples: &Samples, delays: &[Duration
         apply(storage, Changes::new(samples.scope().clone()).write(Write::Event(Box::new(event))))
             .await;
         registered(storage, deleted).await;
-        let made = super::support::delivery(storage, samples, id).await.delivery;
-        let next = Delivery { version: 2, updated_at: samples.now(), ..made };
-        let write = Write::Delivery { delivery: Box::new(next), due_in: Some(*delay) };
-        apply(storage, Changes::new(samples.scope().clone()).write(write)).await;
+        due_in(storage, samples, id, *delay).await;
         jobs.push(Job::Delivery { scope: samples.scope().clone(), delivery: id });
     }
     jobs
+}
+
+/// Makes a delivery that was just made due after this delay.
+async fn due_in(storage: &dyn Storage, samples: &Samples, id: DeliveryId, delay: Duration) {
+    let made = super::support::delivery(storage, samples, id).await.delivery;
+    let next = Delivery { version: 2, updated_at: samples.now(), ..made };
+    let write = Write::Delivery { delivery: Box::new(next), due_in: Some(delay) };
+    apply(storage, Changes::new(samples.scope().clone()).write(write)).await;
 }
 
 /// A job that a queue of rows must not take from a push: its row is there and not due.

@@ -1,6 +1,7 @@
 //! Values: every row comes back exactly as it was written, at the edges of what its types allow.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +23,13 @@ use crate::payment::{
     OperationState, PaymentStatus, ProcessorName, Reference,
 };
 use crate::scope::{MerchantId, Mode};
-use crate::secret::Secret;
 use crate::storage::Storage;
-use crate::testing::sample::{Creation, Samples, metadata, reason, scope};
+use crate::testing::sample::{Creation, Samples, metadata, reason, scope, sealed};
 use crate::text::{CustomerId, CustomerName, Description, PaymentMethod};
 use crate::timestamp::Timestamp;
 use crate::webhook::{
-    Endpoint, EndpointStatus, EndpointUrl, EventFilter, PreviousSecret, Profile, Profiles,
+    DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter, Health, Ordering,
+    PreviousSecret, Profile, Profiles, SealedHeaders, WhenExhausted,
 };
 
 /// Money of every currency comes back as it was written, from nothing to the most there may be.
@@ -253,11 +254,12 @@ pub async fn every_endpoint_comes_back(fixture: &dyn StorageFixture) {
     let sets =
         [vec![Profile::Standard], vec![Profile::Seed, Profile::Stripe], Profile::ALL.to_vec()];
     let url = format!("https://x.example:8443/{}?a=%20&b='", "y".repeat(1_900));
-    let previous = |until| PreviousSecret { secret: Secret::new("whsec_b2xk 🦀"), until };
+    let previous = |until| PreviousSecret { secret: sealed(2), until };
     let previous = [None, Some(previous(samples.now())), Some(previous(Timestamp::MAX))];
     for ((status, profiles), previous) in statuses.into_iter().zip(sets).zip(previous) {
         let endpoint = Endpoint {
             status,
+            generation: if previous.is_some() { 7 } else { 1 },
             previous,
             profiles: Profiles::new(profiles).expect("not empty"),
             filters: filters.clone(),
@@ -266,6 +268,49 @@ pub async fn every_endpoint_comes_back(fixture: &dyn StorageFixture) {
             version: 41,
             ..samples.endpoint()
         };
+        registered(&*storage, endpoint.clone()).await;
+        let found = storage.endpoint(samples.scope(), endpoint.id).await.expect(READS);
+        assert_eq!(found, Some(endpoint));
+    }
+}
+
+/// Endpoints come back: every order, the options at either end or none, headers, health.
+pub async fn every_option_of_an_endpoint_comes_back(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(15));
+    let options = |timeout, concurrency, rate_per_s, ordering| DeliveryOptions {
+        timeout,
+        concurrency: NonZeroU8::new(concurrency),
+        rate_per_s: NonZeroU32::new(rate_per_s),
+        ordering,
+    };
+    let (skip, park) = (WhenExhausted::Skip, WhenExhausted::Park);
+    let (least, most) = (DeliveryOptions::TIMEOUT_MIN, DeliveryOptions::TIMEOUT_MAX);
+    let sets = [
+        DeliveryOptions::default(),
+        options(Some(least), 1, 1, Ordering::ByPayment(skip)),
+        options(
+            Some(most),
+            DeliveryOptions::CONCURRENCY_MAX,
+            DeliveryOptions::RATE_MAX,
+            Ordering::ByPayment(park),
+        ),
+    ];
+    let health = [
+        Health::Healthy,
+        Health::Failing { since: samples.now(), pauses: 0 },
+        Health::Failing { since: Timestamp::MAX, pauses: u32::MAX },
+    ];
+    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+    let headers = [
+        None,
+        Some(SealedHeaders { names: names(&["x-tenant"]), sealed: sealed(1) }),
+        Some(SealedHeaders {
+            names: names(&["authorization", "!#$%&'*+-.^_`|~"]),
+            sealed: sealed(3),
+        }),
+    ];
+    for ((options, health), headers) in sets.into_iter().zip(health).zip(headers) {
+        let endpoint = Endpoint { options, health, headers, ..samples.endpoint() };
         registered(&*storage, endpoint.clone()).await;
         let found = storage.endpoint(samples.scope(), endpoint.id).await.expect(READS);
         assert_eq!(found, Some(endpoint));

@@ -192,6 +192,25 @@ macro_rules! storage_conformance_table {
                 a_payment_with_a_cancel_under_way_does_not_expire
                 expired_payments_are_limited_and_of_every_scope
             }
+            storage_parked {
+                a_paused_endpoints_deliveries_are_parked
+                a_long_pause_is_looked_at_every_hour
+                a_write_of_the_endpoint_ends_its_pause
+                a_pause_leaves_the_endpoint_as_it_is
+                a_disabled_endpoint_parks_nothing
+                a_pause_parks_no_other_endpoints_deliveries
+                a_pause_needs_its_endpoint
+                a_refused_commit_pauses_nothing
+                an_ordered_payment_is_sent_in_order
+                a_later_event_waits_as_long_as_the_earlier_one
+                a_held_up_payment_holds_up_no_other
+                an_endpoint_without_an_order_parks_nothing
+                what_was_given_up_is_skipped_or_parks_the_rest
+                a_wake_makes_the_next_one_due
+                a_wake_of_nothing_is_nothing
+                the_longer_of_two_waits_counts
+                endpoints_sealed_otherwise_are_found
+            }
             storage_values {
                 every_amount_comes_back
                 every_text_comes_back
@@ -205,6 +224,7 @@ macro_rules! storage_conformance_table {
                 every_body_comes_back_byte_for_byte
                 every_merchant_is_kept_apart
                 every_endpoint_comes_back
+                every_option_of_an_endpoint_comes_back
                 every_api_key_comes_back
                 every_audit_row_comes_back
                 every_conflict_comes_back
@@ -240,10 +260,24 @@ macro_rules! queue_conformance_table {
                 a_done_job_is_forgotten
                 a_claim_is_settled_once
                 a_released_job_is_due_again_after_its_delay
+                a_postponed_job_is_due_again_and_its_claim_does_not_count
                 a_buried_job_is_never_claimed_again
                 a_dropped_claim_ends_with_its_lease
                 a_dropped_settlement_happened_or_did_not
                 a_write_of_the_row_ends_the_claim
+            }
+            queue_fairness {
+                an_endpoint_has_so_many_deliveries_out_and_no_more
+                each_endpoint_has_room_of_its_own
+                a_busy_endpoint_holds_up_no_other
+                a_busy_endpoint_holds_up_no_other_merchant
+                one_claim_goes_past_what_has_no_room
+                a_settled_claim_makes_room
+                a_claim_whose_lease_ran_out_makes_room
+                an_extended_claim_keeps_its_room
+                an_extended_claim_takes_its_room_back
+                operations_have_no_such_bound
+                concurrent_claimers_share_the_room_of_an_endpoint
             }
             queue_push {
                 a_push_counts_unless_the_rows_are_the_queue

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::{Faulty, Weight, how, made};
 use crate::access::{ApiKey, AuditRow, KeyPrefix};
 use crate::changes::{Changes, Committed, Write};
+use crate::crypto::KeyName;
 use crate::event::Event;
 use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyRecord};
@@ -181,6 +182,18 @@ impl Storage for Faulty<dyn Storage> {
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StorageError> {
         read!(self, "endpoints", self.inner.endpoints(scope, page))
+    }
+
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError> {
+        read!(
+            self,
+            "endpoints_sealed_otherwise",
+            self.inner.endpoints_sealed_otherwise(active, limit)
+        )
     }
 
     async fn delivery(

@@ -6,6 +6,7 @@ use pgw_webhook_client::StandardVerifier;
 
 use crate::event::Event;
 use crate::id::{DeliveryId, EventId};
+use crate::testing::keys::secret_of;
 use crate::testing::transport::Taken;
 use crate::webhook::{Delivery, DeliveryState, Profile};
 
@@ -100,8 +101,8 @@ fn taken(
     if !endpoint.profiles.contains(Profile::Standard) {
         return Ok(());
     }
-    let verifier =
-        StandardVerifier::new(endpoint.secret.expose()).map_err(|_| "the secret is not one")?;
+    let secret = secret_of(endpoint).ok_or("its secret does not open")?;
+    let verifier = StandardVerifier::new(secret.expose()).map_err(|_| "the secret is not one")?;
     let id = event.id.to_string();
     let mut arrived = outside.received.iter().filter(|received| {
         received.outcome == Taken::Yes && received.header("webhook-id") == Some(&id)

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use super::{Bug, Mutant};
 use crate::access::{ApiKey, AuditRow, KeyPrefix};
 use crate::changes::{Changes, Committed, Write};
+use crate::crypto::KeyName;
 use crate::event::Event;
 use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyRecord};
@@ -254,6 +255,14 @@ impl Storage for Mutant<dyn Storage> {
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StorageError> {
         self.inner.endpoints(scope, page).await
+    }
+
+    async fn endpoints_sealed_otherwise(
+        &self,
+        active: &KeyName,
+        limit: usize,
+    ) -> Result<Vec<Endpoint>, StorageError> {
+        self.inner.endpoints_sealed_otherwise(active, limit).await
     }
 
     async fn delivery(

@@ -185,7 +185,7 @@ impl Client {
                     .world
                     .call(async |gateway: &Gateway| gateway.by(caller).create_endpoint(new).await);
                 created.await.map(|endpoint| {
-                    self.world.journal().endpoints.push((scope.clone(), endpoint.id));
+                    self.world.journal().endpoints.push((scope.clone(), endpoint.endpoint.id));
                 })
             }
             (5, Some((scope, id))) => {

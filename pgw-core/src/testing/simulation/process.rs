@@ -16,6 +16,7 @@ use crate::scope::Mode;
 use crate::storage::Storage;
 use crate::testing::crash::Life;
 use crate::testing::faults::Faulty;
+use crate::testing::keys::key_ring;
 use crate::testing::mutants::Mutant;
 use crate::webhook::WebhookTransport;
 use crate::worker::Worker;
@@ -97,7 +98,7 @@ fn build(world: &Arc<World>, life: &Life) -> Gateway {
         .with_storage(storage)
         .with_queue(queue)
         .with_notifier(notifier)
-        .with_transport(transport)
+        .with_transport(transport, key_ring())
         .with_processor(Mode::Test, processor, world.chance.processor)
         .with_env(Env::new(Arc::clone(&world.clock) as _, Arc::clone(&world.entropy) as _))
         .with_settings(world.chance.settings.clone())

@@ -73,9 +73,10 @@ select merchant, at, pg_temp.id(at, 'audit', n), live, 'host', 'payment.create',
 ";
 
 const EVENTS: &str = "
-insert into {schema}.endpoints (merchant, live, id, url, filters, profiles, secret, status, version, created_at, updated_at)
+insert into {schema}.endpoints (merchant, live, id, url, filters, profiles, ordering, secret, generation, sealed_with, status, pauses, version,
+    created_at, updated_at)
 select merchant, live, pg_temp.id(least, merchant || live, k), 'https://hooks.example.com/in', '{}', '{standard}',
-    'whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=', case when k = 1 then 'enabled' else 'deleted' end, 1, least, least
+    'none', 'v1.k1.' || repeat('A', 40), 1, 'k1', case when k = 1 then 'enabled' else 'deleted' end, 0, 1, least, least
 from (select merchant, live, min(at) as least from base group by merchant, live) x, generate_series(1, 2) k;
 
 create temp table said as

@@ -1,0 +1,268 @@
+//! What this process knows of each endpoint: how many attempts are under way, whether it is paused, how fast it may be sent to. Nothing of it
+//! has to survive; pauses that others must know of are committed by `health`.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::env::runtime_now;
+use crate::id::EndpointId;
+use crate::webhook::plan::Reaction;
+use crate::webhook::{DeliveryOptions, Endpoint, Health};
+
+/// The endpoints that are being sent to, or were in trouble when they were.
+#[derive(Debug, Default)]
+pub(crate) struct Breakers(Mutex<BTreeMap<EndpointId, Arc<Breaker>>>);
+
+#[derive(Debug)]
+struct Breaker {
+    state: Mutex<State>,
+    /// Wakes those who wait for room.
+    moved: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    under_way: u8,
+    waiting: usize,
+    /// Most attempts at once: halved when the endpoint has too much to do, one more for each webhook it takes.
+    limit: u8,
+    /// Failures in a row.
+    failures: u32,
+    /// When it was last paused: what began before tells nothing new.
+    tripped_at: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// When the next attempt may start, by its rate.
+    next_at: Option<Instant>,
+}
+
+/// Whether an attempt may be made.
+#[derive(Debug)]
+pub(super) enum Entry<'b> {
+    /// It may.
+    Go(Permit<'b>),
+    /// Not before this is over.
+    Later(Duration),
+}
+
+/// One attempt under way.
+#[derive(Debug)]
+pub(super) struct Permit<'b> {
+    breakers: &'b Breakers,
+    id: EndpointId,
+    breaker: Arc<Breaker>,
+    started: Instant,
+    /// Whether others were in the way: what was read before is old by now.
+    pub(super) has_waited: bool,
+    /// How long to wait still, by the endpoint's rate.
+    pub(super) wait: Duration,
+}
+
+/// What an attempt changes for all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The endpoint is to be paused; it asked for so much.
+    Pause { asked: Option<Duration> },
+    /// It takes webhooks again.
+    Restore,
+    /// It is gone.
+    Disable,
+}
+
+impl Breakers {
+    /// Waits until there is room for an attempt. A pause that this process knows of is not waited for.
+    pub(super) async fn enter(&self, endpoint: &Endpoint) -> Entry<'_> {
+        let breaker = self.of(endpoint.id);
+        let mut has_waited = false;
+        loop {
+            let moved = breaker.moved.notified();
+            tokio::pin!(moved);
+            {
+                let mut state = breaker.lock();
+                if let Some(pause) = state.pause() {
+                    return Entry::Later(pause);
+                }
+                if state.under_way < state.room(endpoint) {
+                    let Some(wait) = state.slot(endpoint.options.rate_per_s) else {
+                        return Entry::Later(RATE_WAIT_MAX);
+                    };
+                    state.under_way += 1;
+                    drop(state);
+                    let started = runtime_now();
+                    let (id, breaker) = (endpoint.id, Arc::clone(&breaker));
+                    return Entry::Go(Permit {
+                        breakers: self,
+                        id,
+                        breaker,
+                        started,
+                        has_waited,
+                        wait,
+                    });
+                }
+                state.waiting += 1;
+                // Heard from now on, so that nothing is missed between this look and the wait.
+                moved.as_mut().enable();
+            }
+            let waiting = Waiting(&breaker);
+            moved.await;
+            drop(waiting);
+            has_waited = true;
+        }
+    }
+
+    /// Learns how long the pause is that was committed.
+    pub(super) fn paused(&self, id: EndpointId, lasts: Duration) {
+        self.of(id).lock().paused_until = Some(runtime_now() + lasts);
+    }
+
+    fn of(&self, id: EndpointId) -> Arc<Breaker> {
+        let mut all = self.lock();
+        if all.len() >= KNOWN_MAX {
+            all.retain(|_, breaker| Arc::strong_count(breaker) > 1);
+        }
+        Arc::clone(all.entry(id).or_insert_with(|| Arc::new(Breaker::new())))
+    }
+
+    fn forget(&self, id: EndpointId) {
+        let mut all = self.lock();
+        if all.get(&id).is_some_and(|breaker| breaker.lock().is_at_rest()) {
+            all.remove(&id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Arc<Breaker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Breaker {
+    fn new() -> Self {
+        let state = State {
+            under_way: 0,
+            waiting: 0,
+            limit: DeliveryOptions::CONCURRENCY_MAX,
+            failures: 0,
+            tripped_at: None,
+            paused_until: None,
+            next_at: None,
+        };
+        Self { state: Mutex::new(state), moved: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pause(&self) -> Option<Duration> {
+        let left = self.paused_until?.saturating_duration_since(runtime_now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// How many attempts there may be at once.
+    fn room(&self, endpoint: &Endpoint) -> u8 {
+        match endpoint.health {
+            // One is tried before the others.
+            Health::Failing { .. } => 1,
+            Health::Healthy => self.limit.min(endpoint.options.concurrency_max()),
+        }
+    }
+
+    /// How long to wait for the next slot of a rate, which is taken; `None`: too long to hold a claim for.
+    fn slot(&mut self, rate: Option<NonZeroU32>) -> Option<Duration> {
+        let Some(rate) = rate else { return Some(Duration::ZERO) };
+        let now = runtime_now();
+        let at = self.next_at.map_or(now, |next| next.max(now));
+        let wait = at - now;
+        if wait > RATE_WAIT_MAX {
+            return None;
+        }
+        self.next_at = Some(at + Duration::from_secs(1) / rate.get());
+        Some(wait)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let now = runtime_now();
+        self.under_way == 0
+            && self.waiting == 0
+            && self.failures == 0
+            && self.limit == DeliveryOptions::CONCURRENCY_MAX
+            && self.tripped_at.is_none()
+            && self.next_at.is_none_or(|next| next <= now)
+    }
+
+    /// Takes in what came of an attempt that began at `started`, of an endpoint that was so when it was read.
+    fn learn(&mut self, reaction: Reaction, started: Instant, health: Health) -> Option<Turn> {
+        let (is_overloaded, asked) = match reaction {
+            Reaction::Took => {
+                self.failures = 0;
+                self.paused_until = None;
+                self.limit = self.limit.saturating_add(1).min(DeliveryOptions::CONCURRENCY_MAX);
+                let was_paused = self.tripped_at.take().is_some() || health != Health::Healthy;
+                return was_paused.then_some(Turn::Restore);
+            }
+            Reaction::Gone => return Some(Turn::Disable),
+            Reaction::Failed { is_overloaded, asked } => {
+                (is_overloaded, asked.filter(|asked| !asked.is_zero()))
+            }
+        };
+        if self.tripped_at.is_some_and(|tripped| started <= tripped) {
+            return None;
+        }
+        if is_overloaded {
+            self.limit = (self.limit / 2).max(1);
+        }
+        self.failures = self.failures.saturating_add(1);
+        let is_probe = health != Health::Healthy;
+        if asked.is_none() && !is_probe && self.failures < Health::FAILURES_MAX {
+            return None;
+        }
+        self.failures = 0;
+        self.limit = 1;
+        let now = runtime_now();
+        self.tripped_at = Some(now);
+        // Until it is known how long the pause is.
+        self.paused_until = Some(now + Health::PAUSE_MIN);
+        Some(Turn::Pause { asked })
+    }
+}
+
+impl Permit<'_> {
+    /// The attempt was made.
+    pub(super) fn leave(self, reaction: Reaction, health: Health) -> Option<Turn> {
+        self.breaker.lock().learn(reaction, self.started, health)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let is_at_rest = {
+            let mut state = self.breaker.lock();
+            state.under_way -= 1;
+            state.is_at_rest()
+        };
+        self.breaker.moved.notify_waiters();
+        if is_at_rest {
+            self.breakers.forget(self.id);
+        }
+    }
+}
+
+/// Counts one that waits, as long as it does.
+struct Waiting<'b>(&'b Breaker);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
+/// The longest that a claim is held for its endpoint's rate.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Endpoints that are remembered beside those being sent to: what is forgotten is learned again.
+const KNOWN_MAX: usize = 10_000;
