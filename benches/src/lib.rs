@@ -1,6 +1,11 @@
 //! What the benchmarks and the simulation share. Nothing of it is published.
 
+pub mod load;
+pub mod message;
+pub mod node;
 pub mod pgbench;
 pub mod plot;
 pub mod simulated;
+pub mod sink;
+pub mod stage;
 pub mod time;

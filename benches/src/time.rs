@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A point in real time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(std::time::Instant);
 
 impl Moment {
@@ -17,7 +17,30 @@ impl Moment {
     /// How long ago it was.
     #[must_use]
     pub fn ago(self) -> Duration {
-        Self::now().0.duration_since(self.0)
+        Self::now().since(self)
+    }
+
+    /// How long after another it is; zero when it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
+
+    /// So much later.
+    #[must_use]
+    pub fn plus(self, time: Duration) -> Self {
+        Self(self.0 + time)
+    }
+
+    /// Keeps the thread until then: more exact than a runtime's timer, which counts in milliseconds.
+    pub fn wait(self) {
+        loop {
+            let left = self.since(Self::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Reply {
     LostBefore(TransportErrorKind),
     /// It arrives, is taken, and the answer is lost.
     LostAfter(TransportErrorKind),
+    /// It never arrives and nothing is heard, for as long as anybody waits: longer than a transport may let it take.
+    Hang,
 }
 
 /// A request that arrived.
@@ -140,6 +142,7 @@ impl WebhookTransport for RecordingTransport {
         let (status, retry_after) = match reply {
             Reply::Status(status) => (status, None),
             Reply::RetryAfter(status, wait) => (status, Some(wait)),
+            Reply::Hang => std::future::pending().await,
             Reply::LostBefore(kind) | Reply::LostAfter(kind) => {
                 if matches!(reply, Reply::LostAfter(_)) {
                     self.record(request, Taken::Yes);

@@ -61,9 +61,9 @@ fn tell(gateway: &Gateway, seen: &Endpoint, pause: Option<Duration>, turn: Turn)
             tracing::warn!(%endpoint, pause = ?lasts, "an endpoint takes no webhooks; it is paused");
         }
         (None, Turn::Restore) => tracing::info!(%endpoint, "an endpoint takes webhooks again"),
-        (None, Turn::Disable) => tracing::error!(%endpoint, "an endpoint is gone; it was disabled"),
+        (None, Turn::Disable) => tracing::warn!(%endpoint, "an endpoint is gone; it was disabled"),
         (None, Turn::Pause { .. }) => {
-            tracing::error!(%endpoint, "an endpoint took no webhook for days; it was disabled");
+            tracing::warn!(%endpoint, "an endpoint took no webhook for days; it was disabled");
         }
     }
 }

@@ -2,8 +2,10 @@
 
 mod confirmations;
 mod egress;
+mod endpoints;
 mod found;
 mod javascript;
+mod ordering;
 mod outcomes;
 mod plans;
 mod promises;
@@ -12,5 +14,6 @@ mod representation;
 mod rotation;
 mod sampling;
 mod script;
+mod sealing;
 mod world;
 mod write_aheads;

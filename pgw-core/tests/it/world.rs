@@ -1,5 +1,6 @@
 //! A gateway on memory with the sandbox, on paused time: everything a lifecycle test needs.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,9 @@ use pgw_core::testing::clock::SimClock;
 use pgw_core::testing::crash::Life;
 use pgw_core::testing::faults::{Faults, Faulty};
 use pgw_core::testing::keys::key_ring;
-use pgw_core::testing::transport::RecordingTransport;
+use pgw_core::testing::transport::{RecordingTransport, Reply, TransportScript};
 use pgw_core::text::{CustomerName, PaymentMethod};
-use pgw_core::webhook::{EndpointUrl, WebhookTransport};
+use pgw_core::webhook::{EndpointUrl, WebhookRequest, WebhookTransport};
 use pgw_core::worker::{Worker, WorkerHandle, WorkerSettings};
 use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 
@@ -96,6 +97,14 @@ impl World {
         Self { gateway, sandbox, storage, faults, queue, transport }
     }
 
+    /// One whose transport answers as this says.
+    pub(crate) fn answering(
+        reply: impl Fn(&WebhookRequest) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let lookup = Resolution::Lookup { lag: Duration::from_secs(1) };
+        Self::with(lookup, RecordingTransport::scripted(Box::new(Answering(Box::new(reply)))))
+    }
+
     pub(crate) fn verbs(&self) -> Bound<'_> {
         self.gateway.by(Caller::host(Scope::default()))
     }
@@ -159,6 +168,22 @@ impl World {
         let sequences: Vec<_> = events.iter().filter_map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
         events.iter().map(|event| event.event_type.as_str()).collect()
+    }
+}
+
+type Answer = Box<dyn Fn(&WebhookRequest) -> Reply + Send + Sync>;
+
+struct Answering(Answer);
+
+impl fmt::Debug for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answering")
+    }
+}
+
+impl TransportScript for Answering {
+    fn on_send(&self, request: &WebhookRequest) -> Reply {
+        (self.0)(request)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::webhook::egress::{EgressPolicy, HttpScheme};
 use pgw_core::webhook::{EndpointUrl, TransportErrorKind, WebhookRequest, WebhookTransport as _};
@@ -370,7 +371,10 @@ async fn endpoints_are_checked_when_they_are_created_and_when_they_change() {
         .with_storage(Arc::new(MemoryStorage::new()))
         .with_queue(Arc::new(MemoryQueue::new()))
         .with_notifier(Arc::new(MemoryNotifier::new()))
-        .with_transport(Arc::new(transport(EgressPolicy::default(), &dns)))
+        .with_transport(
+            Arc::new(transport(EgressPolicy::default(), &dns)),
+            KeyRing::ephemeral(&Env::system()),
+        )
         .build()
         .unwrap();
     let router = pgw_http::router(gateway.clone(), pgw_http::Config::default());

@@ -1,0 +1,205 @@
+//! Payments and webhooks over real HTTP: created, charged by the sandbox, signed, delivered to a sink on loopback, attempts recorded.
+//!
+//! `cargo run --release -p benches --bin deliveries [-- --only drain,end,latency,isolation,memory] [--seconds N] [--drained N]
+//! [--pending N]`. Each part starts a private server with `fsync` and `synchronous_commit` on and a node (gateway, worker, HTTP interface) in a
+//! process of its own; the load and the sink are in this one. The last line is
+//! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=…`, NaN for what was not measured.
+
+use std::error::Error;
+use std::time::Duration;
+
+use benches::load::Until;
+use benches::node::NODE;
+use benches::sink::Manner;
+use benches::stage::{CONNECTIONS, Latency, Stage};
+use benches::time::Moment;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|argument| argument == NODE).is_some() {
+        return benches::node::run(arguments);
+    }
+    let options = Options::parse(arguments)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(&options))
+}
+
+struct Options {
+    only: Vec<String>,
+    time: Duration,
+    drained: u64,
+    pending: u64,
+}
+
+const PARTS: [&str; 5] = ["drain", "end", "latency", "isolation", "memory"];
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let only = PARTS.map(str::to_owned).to_vec();
+        let time = Duration::from_secs(10);
+        let mut options = Self { only, time, drained: 50_000, pending: 100_000 };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
+                "--seconds" => options.time = Duration::from_secs(value.parse()?),
+                "--drained" => options.drained = value.parse()?,
+                "--pending" => options.pending = value.parse()?,
+                _ => {
+                    let known = "--only PART,…, --seconds N, --drained N and --pending N";
+                    return Err(format!("{name}: there are {known}").into());
+                }
+            }
+        }
+        match options.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
+            Some(part) => Err(format!("{part}: the parts are {}", PARTS.join(", ")).into()),
+            None => Ok(options),
+        }
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.only.iter().any(|only| only == part)
+    }
+}
+
+async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let mut drained = f64::NAN;
+    let mut end_to_end = f64::NAN;
+    let mut latency = Latency { p50: f64::NAN, p99: f64::NAN };
+    let mut ratio = f64::NAN;
+    let mut rss = f64::NAN;
+    println!("{:<68} {:>12}", "what", "figure");
+    if options.has("drain") {
+        drained = drain(options.drained).await?;
+        let what = format!("{} deliveries drained, to {FAN} endpoints", options.drained);
+        println!("{what:<68} {drained:>10.0}/s");
+    }
+    if options.has("end") {
+        end_to_end = end(options.time).await?;
+        let what = "payments created, charged and delivered to one endpoint";
+        println!("{what:<68} {end_to_end:>10.0}/s");
+    }
+    if options.has("latency") {
+        latency = idle(options.time).await?;
+        let what = format!("from creation to delivery at {STEADY} payments a second");
+        println!("{:<68} {:>9.2} ms", format!("{what}, p50"), latency.p50);
+        println!("{:<68} {:>9.2} ms", format!("{what}, p99"), latency.p99);
+    }
+    if options.has("isolation") {
+        let (calm, busy) = isolation(options.pending, options.time).await?;
+        ratio = busy.p99 / calm.p99;
+        let what = format!("{OTHERS} endpoints at {STEADY} payments a second, p99");
+        println!("{what:<68} {:>9.2} ms", calm.p99);
+        let what =
+            format!("{HANGING} more hanging, {} pending, p99 of the others", options.pending);
+        println!("{what:<68} {:>9.2} ms", busy.p99);
+    }
+    if options.has("memory") {
+        rss = memory(options.pending).await?;
+        let what = format!("resident memory of the node, {} pending", options.pending);
+        println!("{what:<68} {rss:>8.1} MiB");
+    }
+    println!(
+        "result: isolation_p99_ratio={ratio:.2} drained_per_s={drained:.0} end_to_end_per_s={end_to_end:.0} \
+         p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1}",
+        latency.p50, latency.p99
+    );
+    Ok(())
+}
+
+/// Deliveries a second out of a backlog, until the last attempt is recorded.
+async fn drain(count: u64) -> Result<f64, Box<dyn Error>> {
+    let mut stage = Stage::set(1).await?;
+    for _ in 0..FAN {
+        stage.endpoint(0, Manner::Answers).await?;
+    }
+    stage.fill(FAN, count).await?;
+    let pending = stage.pending().await?;
+    let start = Moment::now();
+    stage.node.deliver()?;
+    stage.sink.wait_for(pending).await?;
+    stage.recorded().await?;
+    let rate = pending as f64 / start.ago().as_secs_f64();
+    stage.check().await?;
+    Ok(rate)
+}
+
+/// Payments a second from creation to delivery, until the last of those created in this time is delivered.
+async fn end(time: Duration) -> Result<f64, Box<dyn Error>> {
+    let mut stage = Stage::set(1).await?;
+    stage.endpoint(0, Manner::Answers).await?;
+    stage.node.deliver()?;
+    let key = stage.node.keys[0].clone();
+    stage.steady(&stage.node.keys, STEADY, WARM).await?;
+    let before = stage.sink.count();
+    let places = stage.sink.places();
+    places.forget_permits(usize::MAX);
+    places.add_permits(ON_THE_WAY_MAX);
+    let start = Moment::now();
+    let load = &stage.load;
+    let created = load.saturate(&key, CONNECTIONS, Until::Time(time), Some(places)).await?;
+    stage.sink.wait_for(before + created).await?;
+    let rate = created as f64 / start.ago().as_secs_f64();
+    stage.check().await?;
+    Ok(rate)
+}
+
+/// From creation to delivery when there is little to do.
+async fn idle(time: Duration) -> Result<Latency, Box<dyn Error>> {
+    let mut stage = Stage::set(1).await?;
+    stage.endpoint(0, Manner::Answers).await?;
+    stage.node.deliver()?;
+    stage.steady(&stage.node.keys, STEADY, WARM).await?;
+    let latency = stage.steady(&stage.node.keys, STEADY, time).await?;
+    stage.check().await?;
+    Ok(latency)
+}
+
+/// The same of many merchants with an endpoint each: alone, and beside one whose endpoints hang over a backlog.
+async fn isolation(pending: u64, time: Duration) -> Result<(Latency, Latency), Box<dyn Error>> {
+    let mut stage = Stage::set(1 + OTHERS).await?;
+    for merchant in 1..=OTHERS {
+        stage.endpoint(merchant, Manner::Answers).await?;
+    }
+    stage.node.deliver()?;
+    let others = stage.node.keys[1..].to_vec();
+    stage.steady(&others, STEADY, WARM).await?;
+    let calm = stage.steady(&others, STEADY, time).await?;
+    for _ in 0..HANGING {
+        stage.endpoint(0, Manner::Hangs).await?;
+    }
+    stage.fill(HANGING, pending).await?;
+    stage.steady(&others, STEADY, WARM).await?;
+    let busy = stage.steady(&others, STEADY, time).await?;
+    let count = stage.pending().await?;
+    if count < pending { Err(format!("{count} are left").into()) } else { Ok((calm, busy)) }
+}
+
+/// The node's memory in MiB: the most that it has of the time after it took in a backlog and until it has drained half of it.
+async fn memory(pending: u64) -> Result<f64, Box<dyn Error>> {
+    let mut stage = Stage::set(1).await?;
+    for _ in 0..FAN {
+        stage.endpoint(0, Manner::Answers).await?;
+    }
+    stage.fill(FAN, pending).await?;
+    let mut most = stage.node.rss_mib()?;
+    stage.node.deliver()?;
+    while stage.sink.count() < pending / 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        most = most.max(stage.node.rss_mib()?);
+    }
+    Ok(most)
+}
+
+/// Endpoints of a backlog.
+const FAN: u64 = 10;
+/// Payments that a load which saturates has created and not seen delivered: it would outrun the worker, which shares its processors.
+const ON_THE_WAY_MAX: usize = 1_024;
+/// Payments a second of a steady load.
+const STEADY: u32 = 100;
+/// How long a steady load runs before it counts: connections are made and statements prepared.
+const WARM: Duration = Duration::from_secs(2);
+/// Endpoints that never answer, and those beside them.
+const HANGING: u64 = 3;
+const OTHERS: usize = 97;

@@ -1,0 +1,157 @@
+//! The stage of a benchmark over HTTP: a private server, a node on it, and the load and the sink around it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, query_scalar, raw_sql};
+use pgw_storage_postgres::{Migrator, Schema};
+use servers::Postgres;
+
+use crate::load::{Load, Until};
+use crate::node::Node;
+use crate::sink::{Manner, Sink};
+use crate::time::quantile;
+
+/// What a part of the benchmark runs on. In this order it is dropped: the node before its server.
+#[derive(Debug)]
+pub struct Stage {
+    /// The gateway.
+    pub node: Node,
+    /// Its payers.
+    pub load: Load,
+    /// Its receivers.
+    pub sink: Sink,
+    owner: PgConnection,
+    _postgres: Postgres,
+}
+
+impl Stage {
+    /// Starts a server and a node with so many merchants.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn set(merchants: usize) -> Result<Self, Box<dyn Error>> {
+        let postgres = Postgres::builder()
+            .durable()
+            .with_setting("shared_buffers", "1GB")
+            .with_setting("max_wal_size", "8GB")
+            .with_setting("checkpoint_timeout", "30min")
+            .start()?;
+        let mut owner = PgConnection::connect(&postgres.url()).await?;
+        Migrator::new(Schema::default()).run(&mut owner).await?;
+        let node = Node::start(&postgres.url(), merchants)?;
+        let load = Load::new(node.address);
+        Ok(Self { node, load, sink: Sink::default(), owner, _postgres: postgres })
+    }
+
+    /// Opens an endpoint of this merchant that hears when payments succeed.
+    ///
+    /// # Errors
+    /// When the node refuses it.
+    pub async fn endpoint(&self, merchant: usize, manner: Manner) -> Result<(), Box<dyn Error>> {
+        let (number, url) = self.sink.open(manner).await?;
+        let body = format!(r#"{{"url":"{url}","event_types":["payment.succeeded"]}}"#);
+        let (key, name) = (&self.node.keys[merchant], format!("endpoint-{number}"));
+        let made = self.load.post("/webhook-endpoints", key, &name, &body).await?;
+        let made: serde_json::Value = serde_json::from_slice(&made)?;
+        self.sink.trust(number, made["secret"].as_str().ok_or("an endpoint without a secret")?)
+    }
+
+    /// Creates payments of the first merchant until so many deliveries are pending, all of them charged.
+    ///
+    /// # Errors
+    /// When a payment is refused or a delivery is missing.
+    pub async fn fill(&mut self, endpoints: u64, pending: u64) -> Result<(), Box<dyn Error>> {
+        let payments = Until::Count(pending.div_ceil(endpoints));
+        self.load.saturate(&self.node.keys[0], CONNECTIONS, payments, None).await?;
+        let due = "select count(*) from pgw.operations where due_at is not null";
+        self.until(due, |count| count == 0).await?;
+        // As autovacuum and the checkpointer would have done by themselves in the time that a backlog takes to come about.
+        for tidy in ["vacuum analyze", "checkpoint"] {
+            raw_sql(tidy).execute(&mut self.owner).await?;
+        }
+        let count = self.pending().await?;
+        if count < pending { Err(format!("only {count} are pending").into()) } else { Ok(()) }
+    }
+
+    /// How many deliveries are pending.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn pending(&mut self) -> Result<u64, Box<dyn Error>> {
+        self.count(PENDING).await
+    }
+
+    /// Waits until no delivery is pending.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn recorded(&mut self) -> Result<(), Box<dyn Error>> {
+        self.until(PENDING, |count| count == 0).await
+    }
+
+    async fn count(&mut self, sql: &'static str) -> Result<u64, Box<dyn Error>> {
+        let count: i64 = query_scalar(sql).fetch_one(&mut self.owner).await?;
+        Ok(count.try_into()?)
+    }
+
+    async fn until(
+        &mut self,
+        sql: &'static str,
+        is_so: impl Fn(u64) -> bool,
+    ) -> Result<(), Box<dyn Error>> {
+        while !is_so(self.count(sql).await?) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Fails unless all that came was recorded as delivered, each at its first attempt.
+    ///
+    /// # Errors
+    /// It says what is missing.
+    pub async fn check(&mut self) -> Result<(), Box<dyn Error>> {
+        self.recorded().await?;
+        let came = self.sink.count();
+        let delivered = self.count("select count(*) from pgw.deliveries").await?;
+        let attempts = self.count("select count(*) from pgw.attempts where status = 204").await?;
+        if (delivered, attempts) != (came, came) || self.sink.verified() == 0 {
+            return Err(format!("{came} came, {delivered} delivered, {attempts} attempts").into());
+        }
+        Ok(())
+    }
+
+    /// Creates payments at a fixed rate; how long after its time each was delivered.
+    ///
+    /// # Errors
+    /// When a payment is refused or its delivery does not come.
+    pub async fn steady(
+        &self,
+        keys: &[String],
+        per_s: u32,
+        time: Duration,
+    ) -> Result<Latency, Box<dyn Error>> {
+        let before = self.sink.count();
+        let orders = self.load.steady(keys, per_s, time).await?;
+        self.sink.wait_for(before + orders.len() as u64).await?;
+        let arrivals = self.sink.arrivals();
+        let mut latencies: Vec<Duration> =
+            orders.iter().map(|(order, at)| arrivals[order].since(*at)).collect();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let (p50, p99) = (quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99));
+        Ok(Latency { p50: ms(p50), p99: ms(p99) })
+    }
+}
+
+/// How long deliveries took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Latency {
+    /// What half of them stay below.
+    pub p50: f64,
+    /// What 99 of 100 stay below.
+    pub p99: f64,
+}
+
+/// Connections of a load that saturates.
+pub const CONNECTIONS: usize = 128;
+const PENDING: &str = "select count(*) from pgw.deliveries where state = 'pending'";
