@@ -9,3 +9,4 @@ pub mod simulated;
 pub mod sink;
 pub mod stage;
 pub mod time;
+pub mod worker;

@@ -90,7 +90,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
 
 /// Most deliveries of one endpoint that are held at a time: enough to keep an endpoint that answers busy, few enough that one that does
 /// not cannot take all the workers of a process.
-pub const PER_ENDPOINT_MAX: usize = 16;
+pub const PER_ENDPOINT_MAX: usize = 32;
 
 /// A kind of work with workers of its own, so that slow endpoints never hold up payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,6 +178,12 @@ pub enum Verdict {
     Release {
         /// How long.
         due_in: Duration,
+    },
+    /// Done or to be done again, as the commit says that wrote the job's row: due again after this long, or forgotten. That write ended the
+    /// claim where the rows are the queue; such a queue has nothing left to do and answers `true`.
+    Committed {
+        /// How long.
+        due_in: Option<Duration>,
     },
     /// Not its turn: due again after this long, and the claim does not count, so that waiting is never taken for poison.
     Postpone {

@@ -219,14 +219,15 @@ pub trait Storage: fmt::Debug + Send + Sync {
         id: DeliveryId,
     ) -> Result<Option<DeliveryWork>, StorageError>;
 
-    /// Endpoints of any merchant, deleted ones too, whose secret was sealed by another key than this one, at most `limit`: what is still to
-    /// be sealed anew.
+    /// Endpoints of any merchant, deleted ones too, that are not [sealed with](Endpoint::sealed_with) this key, in the order of their ids from
+    /// `after` on, at most `limit`: what is still to be sealed anew.
     ///
     /// # Errors
     /// [`StorageError`].
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError>;
 
@@ -258,6 +259,18 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StorageError`].
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError>;
+
+    /// What [`due`](Self::due) answers for each of these jobs, in their order, in one go where the backend can.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        let mut found = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            found.push(self.due(job).await?);
+        }
+        Ok(found)
+    }
 
     /// Jobs of a lane whose rows are due now, longest due first, at most `limit`: what a queue may have lost.
     ///

@@ -23,8 +23,8 @@ use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::DeliveryStatus;
 use pgw_core::webhook::plan::{EndpointUpdate, NewEndpoint};
 use pgw_core::webhook::{
-    CustomHeaders, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter, Ordering,
-    Profile, Profiles, WhenExhausted,
+    CustomHeaders, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter,
+    OptionsError, Ordering, Profile, Profiles, WhenExhausted,
 };
 
 use crate::fields::Fields;
@@ -117,7 +117,8 @@ pub(crate) fn new_endpoint(body: &[u8]) -> Result<NewEndpoint, Problem> {
     fields.finish(new)
 }
 
-/// `PATCH /webhook-endpoints/{id}`. Absent members stay as they are; `null` removes the description and the limits.
+/// `PATCH /webhook-endpoints/{id}`. Absent members stay as they are; `null` removes the description and the limits. `ordering` and
+/// `on_exhausted` are one setting: where the first is given, the second is `skip` unless it is given too.
 pub(crate) fn endpoint_update(body: &[u8]) -> Result<EndpointUpdate, Problem> {
     let mut fields = Fields::of(body)?;
     let is_removed = fields.is_null("description");
@@ -134,25 +135,27 @@ pub(crate) fn endpoint_update(body: &[u8]) -> Result<EndpointUpdate, Problem> {
     fields.finish(Some(update))
 }
 
-/// What is said about how webhooks are delivered. Whether it is in range is the verb's to say.
+/// What is said about how webhooks are delivered. Whether what fits its type is in range is the verb's to say.
 fn options(fields: &mut Fields<'_>) -> EndpointUpdate {
-    let timeout = limit(fields, "timeout_ms", |ms| Some(Duration::from_millis(ms)));
+    let timeout = limit(fields, OptionsError::Timeout, |ms| Some(Duration::from_millis(ms)));
     let concurrency =
-        limit(fields, "concurrency", |most| NonZeroU8::new(u8::try_from(most).unwrap_or(u8::MAX)));
-    let rate_per_s = limit(fields, "rate_per_second", |rate| {
-        NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))
-    });
+        limit(fields, OptionsError::Concurrency, |most| NonZeroU8::new(u8::try_from(most).ok()?));
+    let rate_per_s =
+        limit(fields, OptionsError::Rate, |rate| NonZeroU32::new(u32::try_from(rate).ok()?));
     let policy = fields.parse("on_exhausted", |text| match text {
         "skip" => Ok(WhenExhausted::Skip),
         "park" => Ok(WhenExhausted::Park),
         _ => Err(UnknownName),
     });
+    let is_ordering_given = fields.has("ordering");
     let ordering = fields.parse("ordering", |text| match text {
         "none" => Ok(Ordering::AsDue),
         "payment" => Ok(Ordering::ByPayment(policy.unwrap_or_default())),
         _ => Err(UnknownName),
     });
-    if policy.is_some() && !matches!(ordering, Some(Ordering::ByPayment(_))) {
+    // An order that cannot be read is a fault of its own.
+    let is_ordered = ordering.map_or(is_ordering_given, |ordering| ordering != Ordering::AsDue);
+    if policy.is_some() && !is_ordered {
         fields.fault::<()>(
             "on_exhausted",
             "out_of_place",
@@ -162,19 +165,20 @@ fn options(fields: &mut Fields<'_>) -> EndpointUpdate {
     EndpointUpdate { timeout, concurrency, rate_per_s, ordering, ..EndpointUpdate::default() }
 }
 
-/// A limit that `null` lifts.
+/// A limit that `null` lifts. `parse` makes nothing of a number that does not fit, which is out of range wherever the range ends.
 fn limit<T>(
     fields: &mut Fields<'_>,
-    name: &'static str,
+    out_of_range: OptionsError,
     parse: impl FnOnce(u64) -> Option<T>,
 ) -> Option<Option<T>> {
+    let name = out_of_range.field();
     let is_lifted = fields.is_null(name);
     let Some(number) = fields.whole_number(name) else {
         return is_lifted.then_some(None);
     };
     match parse(number) {
         Some(limit) => Some(Some(limit)),
-        None => fields.fault(name, "out_of_range", "must be at least 1"),
+        None => fields.fault(name, "out_of_range", out_of_range.to_string()),
     }
 }
 

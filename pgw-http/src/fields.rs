@@ -286,9 +286,12 @@ faults! {
     IdempotencyKeyError => |_error| "invalid_key",
     EndpointUrlError => |_error| "invalid_url",
     CustomHeaderError => |error| match error {
+        CustomHeaderError::Name => "invalid_name",
+        CustomHeaderError::Value => "invalid_value",
         CustomHeaderError::Reserved => "reserved",
         CustomHeaderError::Twice => "duplicate",
         CustomHeaderError::TooMany => "too_many",
+        CustomHeaderError::CardNumber => "card_number",
         _ => "invalid",
     },
 }

@@ -277,7 +277,7 @@ fn any_cause(error: &Cause, is: &dyn Fn(&Cause) -> bool) -> bool {
     false
 }
 
-/// Idle connections kept for each receiver: bursts go to one receiver a few at a time.
-const IDLE_PER_HOST_MAX: usize = 8;
+/// Idle connections kept for each receiver: as many as an endpoint may have webhooks under way.
+const IDLE_PER_HOST_MAX: usize = pgw_core::queue::PER_ENDPOINT_MAX;
 /// How long an idle connection is kept: shorter than the 60 s after which common servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -287,11 +287,16 @@ impl Storage for MemoryStorage {
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError> {
         let tables = self.tables();
-        let old = tables.endpoints.iter().filter(|endpoint| endpoint.secret.key() != active);
-        Ok(old.take(limit).cloned().collect())
+        let is_asked_for = |endpoint: &&Endpoint| {
+            endpoint.sealed_with() != Some(active) && Some(endpoint.id) > after
+        };
+        let mut old: Vec<&Endpoint> = tables.endpoints.iter().filter(is_asked_for).collect();
+        old.sort_unstable_by_key(|endpoint| endpoint.id);
+        Ok(old.into_iter().take(limit).cloned().collect())
     }
 
     async fn delivery(

@@ -4,6 +4,9 @@
 -- There are no foreign keys between these tables: each commit checks what it refers to in the statement that writes it, rows are
 -- never deleted, and a check by trigger costs a look-up and a row lock for every row. Sums of money are checked here, so that no statement
 -- from anywhere can break them.
+--
+-- Primary keys come after the other indexes of their table: of two indexes that cost the same by what it knows, PostgreSQL takes the later, and
+-- on a table that was never analysed that is to be the one that finds a row by its key.
 
 create table {schema}.payments (
     merchant text not null,
@@ -39,7 +42,6 @@ create table {schema}.payments (
     expires_at timestamptz not null,
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    primary key (merchant, live, id),
     constraint payments_captured_within_authorized check (captured_minor + capture_reserved_minor <= authorized_minor),
     constraint payments_refunded_within_captured check (refunded_minor + refund_reserved_minor <= captured_minor)
 ) with (fillfactor = 85);
@@ -51,6 +53,7 @@ create index payments_by_customer on {schema}.payments (merchant, live, customer
 create index payments_by_currency on {schema}.payments (merchant, live, currency, created_at, id);
 -- What the reaper looks for: payments of any merchant whose time runs out while they wait or are held.
 create index payments_expiring on {schema}.payments (expires_at) where status in ('pending', 'requires_action', 'authorized');
+alter table {schema}.payments add primary key (merchant, live, id);
 
 create table {schema}.operations (
     merchant text not null,
@@ -82,14 +85,14 @@ create table {schema}.operations (
     claimed_until timestamptz,
     claim_fence bigint,
     claims bigint not null default 0,
-    buried text,
-    primary key (merchant, live, id)
+    buried text
 ) with (fillfactor = 85);
 
 create index operations_of_payment on {schema}.operations (merchant, live, payment, place);
 create index operations_refunds on {schema}.operations (merchant, live, created_at, id) where kind = 'refund';
 create index operations_due on {schema}.operations (due_at) where due_at is not null and buried is null;
 create index operations_buried on {schema}.operations (merchant, live, id) where buried is not null;
+alter table {schema}.operations add primary key (merchant, live, id);
 
 create table {schema}.events (
     merchant text not null,
@@ -100,13 +103,13 @@ create table {schema}.events (
     sequence bigint check (sequence > 0),
     created_at timestamptz not null,
     body bytea not null,
-    feed_position bigint check (feed_position > 0),
-    primary key (merchant, live, id)
+    feed_position bigint check (feed_position > 0)
 );
 
 create index events_of_payment on {schema}.events (merchant, live, payment, sequence) where payment is not null;
 create unique index events_feed on {schema}.events (merchant, live, feed_position) where feed_position is not null;
 create index events_unstamped on {schema}.events (created_at, id) where feed_position is null;
+alter table {schema}.events add primary key (merchant, live, id);
 
 -- Where each feed stands; the row is locked while positions are given out.
 create table {schema}.feeds (
@@ -126,11 +129,11 @@ create table {schema}.idempotency_keys (
     answer_status smallint,
     answer_body bytea,
     created_at timestamptz not null,
-    primary key (merchant, live, key),
     check ((answer_status is null) = (answer_body is null))
 );
 
 create index idempotency_keys_answered on {schema}.idempotency_keys (created_at) where answer_status is not null;
+alter table {schema}.idempotency_keys add primary key (merchant, live, key);
 
 create table {schema}.conflicts (
     merchant text not null,
@@ -155,7 +158,7 @@ create table {schema}.endpoints (
     filters text[] not null,
     profiles text[] not null check (cardinality(profiles) > 0),
     timeout_ms bigint check (timeout_ms > 0),
-    concurrency bigint check (concurrency between 1 and 16),
+    concurrency bigint check (concurrency between 1 and 32),
     rate_per_s bigint check (rate_per_s > 0),
     ordering text not null check (ordering in ('none', 'skip', 'park')),
     header_names text,
@@ -164,7 +167,7 @@ create table {schema}.endpoints (
     generation bigint not null check (generation > 0),
     previous_secret text,
     previous_until timestamptz,
-    -- The key that all of these are sealed with.
+    -- The key that all of these are sealed with; empty when it is not one.
     sealed_with text not null,
     status text not null check (status in ('enabled', 'disabled', 'deleted')),
     disabled_reason text,
@@ -175,7 +178,6 @@ create table {schema}.endpoints (
     version bigint not null check (version > 0),
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    primary key (merchant, live, id),
     check ((previous_secret is null) = (previous_until is null)),
     check ((headers is null) = (header_names is null)),
     check (failing_since is not null or pauses = 0)
@@ -184,6 +186,7 @@ create table {schema}.endpoints (
 create index endpoints_newest on {schema}.endpoints (merchant, live, created_at, id) where status <> 'deleted';
 create index endpoints_sealed on {schema}.endpoints (sealed_with);
 create index endpoints_enabled on {schema}.endpoints (merchant, live) where status = 'enabled';
+alter table {schema}.endpoints add primary key (merchant, live, id);
 
 create table {schema}.deliveries (
     merchant text not null,
@@ -204,7 +207,6 @@ create table {schema}.deliveries (
     claim_fence bigint,
     claims bigint not null default 0,
     buried text,
-    primary key (merchant, live, event, endpoint),
     check ((state = 'failed') = (failed_because is not null))
 ) with (fillfactor = 85);
 
@@ -216,6 +218,7 @@ create index deliveries_due on {schema}.deliveries (due_at) where due_at is not 
 -- Finds the due deliveries of one endpoint behind those of a busy one.
 create index deliveries_due_of_endpoint on {schema}.deliveries (merchant, live, endpoint, due_at) where due_at is not null and buried is null;
 create index deliveries_buried on {schema}.deliveries (merchant, live, event, endpoint) where buried is not null;
+alter table {schema}.deliveries add primary key (merchant, live, event, endpoint);
 
 create table {schema}.attempts (
     merchant text not null,
@@ -245,11 +248,11 @@ create table {schema}.api_keys (
     created_at timestamptz not null,
     expires_at timestamptz,
     revoked_at timestamptz,
-    version bigint not null check (version > 0),
-    primary key (merchant, live, id)
+    version bigint not null check (version > 0)
 );
 
 create unique index api_keys_prefix on {schema}.api_keys (prefix);
+alter table {schema}.api_keys add primary key (merchant, live, id);
 
 create table {schema}.cursors (
     merchant text not null,

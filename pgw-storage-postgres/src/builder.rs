@@ -220,6 +220,7 @@ impl PgStorageBuilder {
             Sql::new(self.schema.clone()),
             self.clock.clone(),
             self.link,
+            self.engine,
             self.timeouts,
             self.env.clone(),
         ));

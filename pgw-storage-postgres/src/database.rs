@@ -10,6 +10,7 @@ use pgw_core::storage::StorageError;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Error, PgConnection, PgPool, Postgres, Transaction};
 
+use crate::builder::Engine;
 use crate::clock::ServerClock;
 use crate::error::{Doubt, doubt_of, is_worth_repeating, read_error, write_error};
 use crate::sql::{Bound, Sql, Statement};
@@ -88,6 +89,7 @@ pub(crate) struct Database {
     pub(crate) sql: Sql,
     pub(crate) clock: ServerClock,
     pub(crate) link: Link,
+    engine: Engine,
     pub(crate) env: Env,
     begin: Statement,
 }
@@ -101,6 +103,7 @@ impl Database {
         sql: Sql,
         clock: ServerClock,
         link: Link,
+        engine: Engine,
         timeouts: Timeouts,
         env: Env,
     ) -> Self {
@@ -109,7 +112,7 @@ impl Database {
             Link::Direct => Statement::begin("begin isolation level read committed".to_owned()),
             Link::Pooler => Statement::begin(timeouts.begin()),
         };
-        Self { pool, sql, clock, link, env, begin }
+        Self { pool, sql, clock, link, engine, env, begin }
     }
 
     /// Whether connections keep prepared statements.
@@ -205,12 +208,33 @@ impl Database {
         statement: Statement,
         bound: impl Fn() -> Bound + Send + Sync + 'static,
     ) -> Result<Vec<PgRow>, StorageError> {
-        let is_persistent = self.is_persistent();
-        self.transact(move |connection| {
-            let query = statement.with(bound()).persistent(is_persistent);
-            Box::pin(async move { Ok(query.fetch_all(connection).await?) })
-        })
-        .await
+        if self.link == Link::Pooler {
+            return self
+                .transact(move |connection| {
+                    let query = statement.with(bound()).persistent(false);
+                    Box::pin(async move { Ok(query.fetch_all(connection).await?) })
+                })
+                .await;
+        }
+        // One statement is a transaction of its own, in one round trip instead of three.
+        let database = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                match statement.with(bound()).fetch_all(&database.pool).await {
+                    Err(error) if tries < TRIES && is_worth_repeating(&error) => {
+                        database.pause(tries).await;
+                    }
+                    Err(error) => {
+                        let doubt = doubt_of(&error);
+                        return Err(write_error(error, doubt));
+                    }
+                    Ok(rows) => return Ok(rows),
+                }
+            }
+        });
+        joined(task.await)
     }
 }
 
@@ -222,6 +246,9 @@ pub(crate) trait Session: Send + Sync {
 
     /// Microseconds that the clock is ahead of the server's.
     fn offset(&self) -> i64;
+
+    /// What kind of engine answers.
+    fn engine(&self) -> Engine;
 
     /// The rows of one statement.
     async fn rows(&self, statement: Statement, bound: Bound) -> Result<Vec<PgRow>, StorageError>;
@@ -235,6 +262,10 @@ impl Session for Arc<Database> {
 
     fn offset(&self) -> i64 {
         self.clock.offset()
+    }
+
+    fn engine(&self) -> Engine {
+        self.engine
     }
 
     async fn rows(&self, statement: Statement, bound: Bound) -> Result<Vec<PgRow>, StorageError> {

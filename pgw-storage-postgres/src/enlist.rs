@@ -130,6 +130,10 @@ impl Session for PgEnlisted<'_, '_> {
         self.database.clock.offset()
     }
 
+    fn engine(&self) -> Engine {
+        self.engine
+    }
+
     async fn rows(&self, statement: Statement, bound: Bound) -> Result<Vec<PgRow>, StorageError> {
         let mut transaction = self.transaction.lock().await;
         let query = statement.with(bound).persistent(self.database.is_persistent());

@@ -107,6 +107,7 @@ mod builder;
 mod clock;
 mod columns;
 mod database;
+mod due;
 mod enlist;
 mod error;
 mod group;

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::builder::Engine;
 use crate::columns::{Columns, Read};
 use crate::database::{Database, Session as _};
+use crate::due::job;
 use crate::error::corrupt;
-use crate::read::job;
 use crate::rows::is_live;
 use crate::sql::{Bound, Statement, Template};
 use crate::table::NOW;
@@ -256,9 +256,16 @@ impl Queue for PgQueue {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
-        let claims: Vec<_> =
-            settlements.iter().map(|one| (&one.claim, End::of(&one.verdict))).collect();
-        self.about(SETTLE, compose_settle, &claims, Duration::ZERO).await
+        // A commit that wrote the row has settled it.
+        let is_open = |one: &&Settlement| !matches!(one.verdict, Verdict::Committed { .. });
+        let open: Vec<_> = settlements
+            .iter()
+            .filter(is_open)
+            .map(|one| (&one.claim, End::of(&one.verdict)))
+            .collect();
+        let mut held = self.about(SETTLE, compose_settle, &open, Duration::ZERO).await?.into_iter();
+        let answer = |one| if is_open(&one) { held.next().unwrap_or(false) } else { true };
+        Ok(settlements.iter().map(answer).collect())
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
@@ -548,8 +555,7 @@ fn push_deliveries(
         );
         sql.push_number(ENDPOINTS_MAX).push("), ");
     }
-    push_busy(sql, of_merchant);
-    sql.push("), head as materialized (");
+    sql.push("head as materialized (");
     if reach == Reach::EachEndpoint {
         sql.push("select x.* from endpoints g cross join lateral (");
     }
@@ -564,21 +570,26 @@ fn push_deliveries(
     }
     sql.push("), looked as (select count(*) as at from head), ");
     sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
-    // How many of an endpoint may be out: what it says itself, one while it is failing, and none while it is paused.
+    // How many more of an endpoint may be out: of what it says itself, one while it is failing, and none while it is paused. What is out
+    // was due for longest, so it is found among the first of the endpoint; to count all of it would be to read every due row.
     sql.push("rooms as materialized (select r.merchant, r.live, r.endpoint, (select case when w.status <> 'enabled' then ");
     sql.push_number(PER_ENDPOINT_MAX).push(" when w.paused_until > ").push(NOW);
     sql.push(" then 0 when w.failing_since is not null then 1 else least(w.concurrency, ");
     sql.push_number(PER_ENDPOINT_MAX).push(
         ") end from {schema}.endpoints w where w.merchant = r.merchant and w.live = r.live and w.id = r.endpoint",
     );
-    sql.push(if has_merchant { " and w.merchant = $5" } else { "" }).push(
-        ") as room \
-         from ranked r where r.nth = 1), ",
+    sql.push(if has_merchant { " and w.merchant = $5" } else { "" });
+    sql.push(") - (select count(*) filter (where f.claimed_until > ").push(NOW);
+    sql.push(
+        ") from (select d.claimed_until from {schema}.deliveries d where d.due_at is not null and d.buried is null and d.due_at <= ",
     );
-    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(" from ranked d join rooms r \
-         on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint left join busy b \
-         on b.merchant = d.merchant and b.live = d.live and b.endpoint = d.endpoint where d.nth + coalesce(b.held, 0) <= r.room \
-         order by d.due_at limit $2)");
+    sql.push(NOW).push(of_merchant);
+    sql.push(" and d.merchant = r.merchant and d.live = r.live and d.endpoint = r.endpoint order by d.due_at limit ");
+    sql.push_number(2 * PER_ENDPOINT_MAX).push(") f) as room from ranked r where r.nth = 1), ");
+    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(
+        " from ranked d join rooms r on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint \
+         where d.nth <= r.room order by d.due_at limit $2)",
+    );
 }
 
 /// How many deliveries each endpoint has out.

@@ -1,31 +1,25 @@
 //! Reads of single objects and short logs: one statement each, so that each sees whole commits only.
 
-use std::time::Duration;
-
 use pgw_core::access::{ApiKey, KeyPrefix};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
 use pgw_core::payment::{Conflict, PaymentState};
-use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::Scope;
-use pgw_core::storage::{DueWork, StorageError};
+use pgw_core::storage::StorageError;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, DeliveryWork, Endpoint};
 use sqlx::postgres::PgRow;
-use uuid::Uuid;
 
 use crate::columns::{self, *};
 use crate::database::Session;
 use crate::error::corrupt;
-use crate::rows::is_live;
 use crate::sql::Bound;
 use crate::steps::scoped;
-use crate::table::NOW;
 use crate::value::{Time, text};
 
-type Found<T> = Result<T, StorageError>;
+pub(crate) type Found<T> = Result<T, StorageError>;
 
 /// A delivery with its event and its endpoint.
 macro_rules! delivery_tables {
@@ -35,6 +29,8 @@ macro_rules! delivery_tables {
          join {schema}.endpoints w on w.merchant = d.merchant and w.live = d.live and w.id = d.endpoint "
     };
 }
+
+pub(crate) use delivery_tables;
 
 /// A payment with its operations, in one row for each of these.
 macro_rules! payment_state {
@@ -73,7 +69,7 @@ pub(crate) async fn payment_of(
     state(&session.rows(session.sql().text(PAYMENT), bound).await?, scope)
 }
 
-fn state(rows: &[PgRow], scope: &Scope) -> Found<Option<PaymentState>> {
+pub(crate) fn state(rows: &[PgRow], scope: &Scope) -> Found<Option<PaymentState>> {
     let Some(first) = rows.first() else { return Ok(None) };
     let payment = columns::payment(&mut Columns::of(first), scope).map_err(corrupt)?;
     let mut operations = Vec::with_capacity(rows.len());
@@ -176,15 +172,18 @@ pub(crate) async fn endpoint(
 pub(crate) async fn endpoints_sealed_otherwise(
     session: &impl Session,
     active: &KeyName,
+    after: Option<EndpointId>,
     limit: usize,
 ) -> Found<Vec<Endpoint>> {
     // Two ranges, because an index finds no "other than".
     const SEALED: &str = concat!(
         "select * from (select w.merchant, w.live, ",
         endpoint_columns!(),
-        " from {schema}.endpoints w where w.sealed_with < $1 or w.sealed_with > $1 limit 1000) page limit $2"
+        " from {schema}.endpoints w where (w.sealed_with < $1 or w.sealed_with > $1) and ($2::uuid is null or w.id > $2) \
+         order by w.id limit 1000) page limit $3"
     );
-    let bound = Bound::new().and(active.as_str()).and(rows_of(limit));
+    let bound =
+        Bound::new().and(active.as_str()).and(after.map(|id| id.as_uuid())).and(rows_of(limit));
     all(&session.rows(session.sql().text(SEALED), bound).await?, |from| {
         let scope = from.scope()?;
         columns::endpoint(from, &scope)
@@ -210,55 +209,7 @@ pub(crate) async fn delivery(
     one(&session.rows(session.sql().text(DELIVERY), bound).await?, |from| work(from, scope))
 }
 
-/// A delivery that is due, or when to look again at one whose turn it is not: its endpoint is paused, or an earlier event of its payment
-/// comes first.
-async fn due_delivery(
-    session: &impl Session,
-    scope: &Scope,
-    id: DeliveryId,
-) -> Found<Option<DueWork>> {
-    let statement = session.sql().shape(DUE_DELIVERY, || {
-        let mut sql = crate::sql::Template::default();
-        sql.push("select ");
-        push_parked(&mut sql);
-        sql.push(concat!(
-            ", ", delivery_columns!(), ", ", event_columns!(), ", ", endpoint_columns!(), delivery_tables!(),
-            "where d.merchant = $2 and d.live = $3 and d.event = $4 and d.endpoint = $5 and d.due_at <= "
-        ));
-        sql.push(NOW);
-        sql
-    });
-    let bound =
-        Bound::new().and(session.offset()).and(scope.merchant.as_str()).and(is_live(scope.mode));
-    let bound = bound.and(id.event().as_uuid()).and(id.endpoint().as_uuid());
-    one(&session.rows(statement, bound).await?, |from| {
-        Ok(match from.next::<Option<i64>>()? {
-            Some(micros) => DueWork::Parked {
-                look_in: Duration::from_micros(u64::try_from(micros)?).min(LOOK_IN_MAX),
-            },
-            None => DueWork::Delivery(Box::new(work(from, scope)?)),
-        })
-    })
-}
-
-/// In how many microseconds to look again at a parked delivery `d` of the event `e` to the endpoint `w`; null when it is not parked.
-pub(crate) fn push_parked(sql: &mut crate::sql::Template) {
-    sql.push("case when w.status = 'enabled' then greatest(case when w.paused_until > ").push(NOW);
-    sql.push(" then (extract(epoch from w.paused_until - ").push(NOW);
-    sql.push(
-        ") * 1000000)::bigint end, case when w.ordering <> 'none' and d.payment is not null then \
-         (select max(case when x.state = 'pending' then greatest((extract(epoch from x.due_at - ",
-    )
-    .push(NOW);
-    sql.push(
-        ") * 1000000)::bigint, 0) else 3600000000 end) from {schema}.events y join {schema}.deliveries x \
-         on x.merchant = y.merchant and x.live = y.live and x.event = y.id and x.endpoint = d.endpoint \
-         where y.merchant = d.merchant and y.live = d.live and y.payment = d.payment and y.sequence < e.sequence \
-         and (x.state = 'pending' or w.ordering = 'park' and x.state = 'failed')) end) end",
-    );
-}
-
-fn work(from: &mut Columns<'_>, scope: &Scope) -> Read<DeliveryWork> {
+pub(crate) fn work(from: &mut Columns<'_>, scope: &Scope) -> Read<DeliveryWork> {
     Ok(DeliveryWork {
         delivery: columns::delivery(from, scope)?,
         event: event(from, scope)?,
@@ -283,87 +234,6 @@ pub(crate) async fn attempts(
     let mut log = all(&rows, |from| attempt(from, delivery))?;
     log.reverse();
     Ok(log)
-}
-
-pub(crate) async fn due(session: &impl Session, job: &Job) -> Found<Option<DueWork>> {
-    match job {
-        Job::Operation { scope, payment, operation } => {
-            let statement = session.sql().shape(DUE_OPERATION, || {
-                let mut sql = crate::sql::Template::default();
-                sql.push(concat!(
-                    payment_state!(),
-                    "where p.merchant = $2 and p.live = $3 and p.id = $4 and exists (select 1 from {schema}.operations x ",
-                    "where x.merchant = $2 and x.live = $3 and x.id = $5 and x.payment = $4 and x.due_at <= "
-                ));
-                sql.push(NOW).push(") order by o.place, o.id");
-                sql
-            });
-            let bound = Bound::new()
-                .and(session.offset())
-                .and(scope.merchant.as_str())
-                .and(is_live(scope.mode));
-            let bound = bound.and(payment.as_uuid()).and(operation.as_uuid());
-            let found = state(&session.rows(statement, bound).await?, scope)?;
-            Ok(found.map(|state| DueWork::Operation(Box::new(state))))
-        }
-        Job::Delivery { scope, delivery } => due_delivery(session, scope, *delivery).await,
-        // A kind of job that this backend does not know has no row here.
-        _ => Ok(None),
-    }
-}
-
-pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -> Found<Vec<Job>> {
-    let (shape, columns, table) = match lane {
-        Lane::Operations => (DUE_OPERATIONS, "d.merchant, d.live, d.payment, d.id", "operations"),
-        Lane::Deliveries => {
-            (DUE_DELIVERIES, "d.merchant, d.live, d.event, d.endpoint", "deliveries")
-        }
-        // A lane that this backend does not know has no rows here.
-        _ => return Ok(Vec::new()),
-    };
-    let statement = session.sql().shape(shape, || {
-        let mut sql = crate::sql::Template::default();
-        sql.push("select * from (select ").push(columns).push(" from {schema}.").push(table);
-        sql.push(" d where d.due_at is not null and d.buried is null and d.due_at <= ").push(NOW);
-        sql.push(" and (d.claimed_until is null or d.claimed_until <= ").push(NOW).push(")");
-        if lane == Lane::Deliveries {
-            // Paused first: there may be very many of them, and this is quickly told.
-            sql.push(
-                " and case when exists (select 1 from {schema}.endpoints w where w.merchant = d.merchant and w.live = d.live \
-                 and w.id = d.endpoint and w.status = 'enabled' and w.paused_until > ",
-            );
-            sql.push(NOW).push(") then false else (select ");
-            push_parked(&mut sql);
-            sql.push(
-                " from {schema}.endpoints w, {schema}.events e where w.merchant = d.merchant and w.live = d.live \
-                 and w.id = d.endpoint and e.merchant = d.merchant and e.live = d.live and e.id = d.event) is null end",
-            );
-        }
-        sql.push(" order by d.due_at limit 1000) page limit $2");
-        sql
-    });
-    let bound = Bound::new().and(session.offset()).and(rows_of(limit));
-    all(&session.rows(statement, bound).await?, |from| job(from, lane))
-}
-
-/// A job of its row's `merchant, live` and two ids.
-pub(crate) fn job(from: &mut Columns<'_>, lane: Lane) -> Read<Job> {
-    let scope = from.scope()?;
-    let (first, second): (Uuid, Uuid) = (from.next()?, from.next()?);
-    Ok(match lane {
-        Lane::Deliveries => Job::Delivery {
-            scope,
-            delivery: DeliveryId::new(
-                pgw_core::id::EventId::from_uuid(first),
-                EndpointId::from_uuid(second),
-            ),
-        },
-        _ => Job::Operation {
-            scope,
-            payment: PaymentId::from_uuid(first),
-            operation: OperationId::from_uuid(second),
-        },
-    })
 }
 
 pub(crate) async fn expired_payments(
@@ -414,15 +284,6 @@ fn beyond(after: u64) -> i64 {
 
 /// How many columns `payment_columns!` has; a test counts them.
 pub(crate) const PAYMENT_COLUMNS: usize = 30;
-
-/// The longest that a parked delivery is left alone; it is woken when its turn comes earlier.
-const LOOK_IN_MAX: Duration = Duration::from_secs(60 * 60);
-
-// Shapes of statements that are put together: see `Sql::shape`.
-const DUE_DELIVERY: u32 = 0x4000_0002;
-const DUE_OPERATION: u32 = 0x4000_0003;
-const DUE_OPERATIONS: u32 = 0x4000_0004;
-const DUE_DELIVERIES: u32 = 0x4000_0005;
 
 #[cfg(test)]
 mod tests {

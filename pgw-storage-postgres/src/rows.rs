@@ -496,7 +496,7 @@ impl<'a> EndpointRow<'a> {
             generation: count(endpoint.generation)?,
             previous_secret: previous.map(|previous| previous.secret.as_str()),
             previous_until: previous.map(|previous| Time(previous.until)),
-            sealed_with: endpoint.secret.key().as_str(),
+            sealed_with: endpoint.sealed_with().map_or("", |key| key.as_str()),
             status,
             disabled_reason: reason,
             failing_since,

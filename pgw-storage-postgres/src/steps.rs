@@ -493,8 +493,9 @@ impl Steps<'_> {
             text.push("update {schema}.").push("deliveries set due_at = ").push(NOW);
             text.push(
                 ", claimed_until = null, claim_fence = null, claims = 0 where merchant = $2 and live = $3 and endpoint = $4 \
-                 and buried is null and event = (select d.event from {schema}.events y join {schema}.deliveries d \
-                 on d.merchant = y.merchant and d.live = y.live and d.event = y.id and d.endpoint = $4 \
+                 and buried is null and event = (select d.event from {schema}.events y cross join lateral \
+                 (select z.event, z.state from {schema}.deliveries z where z.merchant = y.merchant and z.live = y.live \
+                 and z.event = y.id and z.endpoint = $4 limit 1) d \
                  where y.merchant = $2 and y.live = $3 and y.payment = $5 and d.state = 'pending' order by y.sequence limit 1) \
                  returning event",
             );

@@ -25,7 +25,7 @@ use crate::database::Database;
 use crate::enlist::PgEnlisted;
 use crate::notifier::PgNotifier;
 use crate::queue::PgQueue;
-use crate::{list, read};
+use crate::{due, list, read};
 
 /// Storage in PostgreSQL. Clones are handles on the same pool.
 ///
@@ -237,9 +237,10 @@ macro_rules! storage {
         async fn endpoints_sealed_otherwise(
             &$self,
             active: &KeyName,
+            after: Option<EndpointId>,
             limit: usize,
         ) -> Result<Vec<Endpoint>, StorageError> {
-            read::endpoints_sealed_otherwise($session, active, limit).await
+            read::endpoints_sealed_otherwise($session, active, after, limit).await
         }
 
         async fn delivery(&$self, scope: &Scope, id: DeliveryId) -> Result<Option<DeliveryWork>, StorageError> {
@@ -265,11 +266,15 @@ macro_rules! storage {
         }
 
         async fn due(&$self, job: &Job) -> Result<Option<DueWork>, StorageError> {
-            read::due($session, job).await
+            due::due($session, job).await
+        }
+
+        async fn due_all(&$self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+            due::due_all($session, jobs).await
         }
 
         async fn due_jobs(&$self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {
-            read::due_jobs($session, lane, limit).await
+            due::due_jobs($session, lane, limit).await
         }
 
         async fn expired_payments(

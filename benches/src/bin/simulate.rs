@@ -123,6 +123,10 @@ impl Plan {
             (report.queues_lost, "the loss of a queue"),
             (report.crashes, "a crash"),
             (report.crashes_under_way, "a crash between a dispatch and its outcome"),
+            (report.webhooks, "a webhook that came to its receiver"),
+            (report.pauses, "an endpoint that was paused"),
+            (report.rotations, "an endpoint that was given another secret"),
+            (report.disabled, "an endpoint that was gone"),
         ];
         let missed = wanted.into_iter().find(|(count, _)| *count == 0).map(|(_, what)| what);
         missed.filter(|_| self.seeds >= LONG)
@@ -141,13 +145,17 @@ fn print_result(report: &Report, seeds: u64, violations: u32) {
         eprintln!();
     }
     println!(
-        "result: seeds={seeds} operations={} crashes={} crashes_under_way={} ambiguous={} unknown={} queues_lost={} trace={:016x} violations={violations}",
+        "result: seeds={seeds} operations={} crashes={} crashes_under_way={} ambiguous={} unknown={} queues_lost={} webhooks={} pauses={} rotations={} disabled={} trace={:016x} violations={violations}",
         report.operations,
         report.crashes,
         report.crashes_under_way,
         report.ambiguous_commits,
         report.unknown,
         report.queues_lost,
+        report.webhooks,
+        report.pauses,
+        report.rotations,
+        report.disabled,
         report.trace,
     );
 }

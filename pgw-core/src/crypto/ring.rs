@@ -218,7 +218,7 @@ pub enum KeyRingError {
 }
 
 /// Names a key of a ring: 1 to 32 characters of a-z, 0-9, '_' and '-'. Not secret, and never given to another key. An API
-/// key is named by [`crate::id::KeyName`].
+/// key is named by [`KeyId`](crate::id::KeyId).
 ///
 /// ```
 /// use pgw_core::crypto::KeyName;

@@ -20,6 +20,31 @@ use super::{Bound, CONFLICT_TRIES, Certainty, Commit, Webhooks};
 impl Bound<'_> {
     /// Creates an endpoint with a new secret. Show the secret to its owner now: no other verb tells it.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use pgw_core::{crypto::KeyRing, env::Env, gateway::Gateway, testing::transport::RecordingTransport};
+    /// # use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
+    /// use pgw_core::representation;
+    /// use pgw_core::webhook::EndpointUrl;
+    /// use pgw_core::webhook::plan::NewEndpoint;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let gateway = Gateway::builder()
+    /// #     .with_storage(Arc::new(MemoryStorage::new()))
+    /// #     .with_queue(Arc::new(MemoryQueue::new()))
+    /// #     .with_notifier(Arc::new(MemoryNotifier::new()))
+    /// #     .with_transport(Arc::new(RecordingTransport::new()), KeyRing::ephemeral(&Env::system()))
+    /// #     .build()?;
+    /// let url = EndpointUrl::parse("https://hooks.example/in")?;
+    /// let created = gateway.host().create_endpoint(NewEndpoint::new(url)).await?;
+    /// println!("{} signs with {}", created.endpoint.id, created.secret.expose()); // now or never
+    /// let read = gateway.host().endpoint(created.endpoint.id).await?.expect("it was just created");
+    /// let shown = String::from_utf8(representation::endpoint(&read))?;
+    /// assert!(!shown.contains(created.secret.expose()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Sealing`], [`Error::Storage`].
     pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<EndpointWithSecret, Error> {
@@ -68,7 +93,7 @@ impl Bound<'_> {
         Ok(self.storage.endpoints(self.scope(), page).await?)
     }
 
-    /// Changes an endpoint.
+    /// Changes an endpoint. Only an address and headers need the transport and its key ring.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Sealing`], [`Error::Busy`],
@@ -81,14 +106,16 @@ impl Bound<'_> {
         if let Some(url) = &update.url {
             self.webhooks(url)?;
         }
-        let webhooks = self.gateway.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
         check_filters(update.filters.as_deref().unwrap_or_default())?;
         check_options(&update.options(DeliveryOptions::default()))?;
         let headers = match &update.headers {
-            Some(headers) => webhooks.vault.seal_headers(self.scope(), id, headers),
-            None => Ok(None),
+            Some(headers) => {
+                let webhooks = self.gateway.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
+                let sealed = webhooks.vault.seal_headers(self.scope(), id, headers);
+                sealed.map_err(Error::Sealing)?
+            }
+            None => None,
         };
-        let headers = headers.map_err(Error::Sealing)?;
         for _ in 0..CONFLICT_TRIES {
             let endpoint = self.endpoint(id).await?.ok_or(Error::NotFound("endpoint"))?;
             let (update, headers) = (update.clone(), headers.clone());

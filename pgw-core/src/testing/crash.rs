@@ -36,6 +36,11 @@ impl Life {
         self.0.ended.notify_waiters();
     }
 
+    /// Whether this is the life of the same process.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the process was killed.
     #[must_use]
     pub fn is_over(&self) -> bool {

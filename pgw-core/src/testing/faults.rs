@@ -17,6 +17,7 @@ use super::random::Random;
 use crate::changes::Changes;
 use crate::env::runtime_now;
 use crate::processor::Source;
+use crate::queue::{Claim, Job};
 
 /// How often what goes wrong, in a thousand calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,10 +54,25 @@ pub struct Faults {
     watch: OnceLock<Arc<dyn Watch>>,
 }
 
-/// Sees every commit that is applied, at once and in its order.
+/// Sees every commit that is applied, and what queues and workers have to do with jobs: each at once and in its order.
 pub(super) trait Watch: fmt::Debug + Send + Sync {
     /// These changes were applied just now.
     fn applied(&self, changes: &Changes);
+
+    /// A process was told whether it is a job's turn, just now.
+    fn looked(&self, life: &Life, job: &Job);
+
+    /// A process sends the webhook that its transport is given next.
+    fn sending(&self, life: &Life);
+
+    /// A claim was given out for so long.
+    fn claimed(&self, claim: &Claim, lease: Duration);
+
+    /// A claim was extended, or it was not held any more.
+    fn extended(&self, claim: &Claim, lease: Duration, was_held: bool);
+
+    /// A claim was settled, or it was not held any more.
+    fn settled(&self, claim: &Claim, was_held: bool);
 }
 
 /// What happened.
@@ -120,9 +136,15 @@ impl Faults {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner).note(what, how);
     }
 
-    /// Lets somebody see every applied commit. Only the first is let.
+    /// Lets somebody see everything. Only the first is let.
     pub(super) fn watch(&self, watch: Arc<dyn Watch>) {
         let _ = self.watch.set(watch);
+    }
+
+    fn watched(&self, tell: impl FnOnce(&dyn Watch)) {
+        if let Some(watch) = self.watch.get() {
+            tell(&**watch);
+        }
     }
 
     fn hits(&self, rate: impl Fn(&Rates) -> u32) -> bool {

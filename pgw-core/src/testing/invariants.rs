@@ -15,6 +15,7 @@ use crate::page::{Page, PageFrom, PageRequest};
 use crate::payment::PaymentState;
 use crate::sandbox::LedgerEntry;
 use crate::scope::Scope;
+use crate::secret::Secret;
 use crate::storage::{DeliveryFilter, PaymentFilter, Storage, StorageError};
 use crate::webhook::{Delivery, DeliveryState, Endpoint};
 
@@ -36,6 +37,8 @@ pub struct Outside {
     pub ledger: Vec<LedgerEntry>,
     /// The deliveries that there should be, by the endpoints as they were when each event was committed. `None`: nobody kept count.
     pub owed: Option<BTreeSet<DeliveryId>>,
+    /// The secrets that endpoints had before and have no more: what they signed counts.
+    pub secrets: BTreeMap<EndpointId, Vec<Secret>>,
 }
 
 /// A verb that a client was told had worked.
@@ -179,6 +182,8 @@ impl Rows {
 struct History {
     events: BTreeMap<PaymentId, Vec<Event>>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// How many attempts of each delivery are in the log.
+    attempts: BTreeMap<DeliveryId, usize>,
     audit: Vec<AuditRow>,
 }
 
@@ -200,8 +205,10 @@ impl History {
             }
             events.insert(id, timeline);
         }
-        let mut endpoints = BTreeMap::new();
+        let (mut endpoints, mut attempts) = (BTreeMap::new(), BTreeMap::new());
         for delivery in &rows.deliveries {
+            let logged = storage.attempts(&rows.scope, delivery.id, ATTEMPTS).await?.len();
+            attempts.insert(delivery.id, logged);
             let id = delivery.id.endpoint();
             if !endpoints.contains_key(&id)
                 && let Some(endpoint) = storage.endpoint(&rows.scope, id).await?
@@ -211,7 +218,7 @@ impl History {
         }
         let merchant = &rows.scope.merchant;
         let audit = all(async |page| storage.audit(merchant, page).await).await?;
-        Ok(Self { events, endpoints, audit })
+        Ok(Self { events, endpoints, attempts, audit })
     }
 }
 
@@ -233,3 +240,5 @@ async fn all<T>(
 
 /// Events read at once.
 const BATCH: usize = 200;
+/// Attempts read of a delivery: more than there ever are.
+const ATTEMPTS: usize = 1_000;

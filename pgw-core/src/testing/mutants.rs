@@ -1,6 +1,7 @@
 //! Planted bugs: wrappers that break a gateway in one well-known way each, to prove that the simulation would notice. No switch of
 //! them is in the code itself.
 
+mod queue;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::processor::{
     Answer, Capabilities, Finding, Instruction, LookUp, Notification, NotificationError, Processor,
     ProcessorError,
 };
+use crate::queue::{Claim, Job};
 use crate::webhook::{
     EndpointUrl, TransportError, TransportErrorKind, WebhookRequest, WebhookResponse,
     WebhookTransport,
@@ -73,6 +75,27 @@ bugs! {
     StampSkips = "stamp-skips",
     /// Mutations leave no row in the audit log.
     AuditDropped = "audit-dropped",
+    /// A claim that was lost still extends and ends the one that somebody else holds.
+    FencesIgnored = "fences-ignored",
+    /// Deliveries of a paused endpoint are attempted all the same, and each spends its attempts.
+    PausesIgnored = "pauses-ignored",
+    /// An event does not wait for the ones before it at an endpoint that orders.
+    OrderIgnored = "order-ignored",
+    /// A rotation ends the old secret at once, whatever was promised.
+    OldSecretDropped = "old-secret-dropped",
+    /// What waits behind a delivery is not woken when its turn comes.
+    WakeLost = "wake-lost",
+    /// The queue forgets a job that was postponed.
+    PostponedForgotten = "postponed-forgotten",
+}
+
+impl Bug {
+    /// Whether the simulation sees it. It does not see what somebody else makes good in time, here the reaper: a sentence of a backend's
+    /// contract is broken, and nothing that the gateway promises. The conformance suite sees that.
+    #[must_use]
+    pub const fn is_seen_in_worlds(self) -> bool {
+        !matches!(self, Self::WakeLost | Self::PostponedForgotten)
+    }
 }
 
 impl fmt::Display for Bug {
@@ -96,18 +119,20 @@ pub struct UnknownBug;
 
 /// A part with a planted bug, if the bug is one of this part; otherwise it does what the part inside does.
 ///
-/// Implements `Storage`, `Processor` or `WebhookTransport`, whichever is inside.
+/// Implements `Storage`, `Queue`, `Processor` or `WebhookTransport`, whichever is inside.
 pub struct Mutant<T: ?Sized> {
     inner: Arc<T>,
     bug: Bug,
     calls: Mutex<BTreeMap<OperationId, u128>>,
+    /// The last claim of each job.
+    given: Mutex<BTreeMap<Job, Claim>>,
 }
 
 impl<T: ?Sized> Mutant<T> {
     /// The part with the bug.
     #[must_use]
     pub fn new(inner: Arc<T>, bug: Bug) -> Self {
-        Self { inner, bug, calls: Mutex::default() }
+        Self { inner, bug, calls: Mutex::default(), given: Mutex::default() }
     }
 
     /// How often this was asked about an operation before.

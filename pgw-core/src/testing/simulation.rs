@@ -2,19 +2,25 @@
 //! from one seed.
 //!
 //! A world has one backend, one processor (the sandbox) and one set of webhook receivers, which survive; and one or two processes of a
-//! gateway and one or two workers each, which crash at any await and are started again. Clients ask for payments, captures, refunds
-//! and cancels, and ask again under the same key when they get no answer. Storage, queue and notifier fail, dawdle and lose answers;
-//! the processor does what real ones do; clocks jump. Then the weather clears, everything that can still move is waited for, a
+//! gateway and one or two workers each, which crash at any await and are started again, each time with one of two keys active on their
+//! rings. Clients ask for payments, captures, refunds and cancels, and ask again under the same key when they get no answer; they create
+//! endpoints of all kinds, change them and rotate their secrets. Storage, queue and notifier fail, dawdle and lose answers; the
+//! processor and the receivers do what real ones do; clocks jump. Then the weather clears, everything that can still move is waited for, a
 //! person settles what needs one, and [`invariants`](super::invariants) must hold.
 //!
 //! Hosts run it over a backend of their own: see [`Backend`].
 
+mod arrivals;
 mod chance;
+mod claims;
 mod client;
+mod deliveries;
 mod heal;
 mod logs;
 mod outside;
 mod process;
+mod signatures;
+mod tending;
 mod wire;
 mod witness;
 mod world;
@@ -129,6 +135,14 @@ pub struct Report {
     pub unknown: u64,
     /// Times that the whole queue was lost.
     pub queues_lost: u64,
+    /// Webhooks that came to a receiver.
+    pub webhooks: u64,
+    /// Times that an endpoint was paused.
+    pub pauses: u64,
+    /// Times that an endpoint was given another secret.
+    pub rotations: u64,
+    /// Endpoints that the gateway disabled.
+    pub disabled: u64,
     /// A hash of everything that was called and when: equal for equal seeds.
     pub trace: u64,
 }
@@ -144,6 +158,10 @@ impl Report {
             ambiguous_commits: self.ambiguous_commits.saturating_add(other.ambiguous_commits),
             unknown: self.unknown.saturating_add(other.unknown),
             queues_lost: self.queues_lost.saturating_add(other.queues_lost),
+            webhooks: self.webhooks.saturating_add(other.webhooks),
+            pauses: self.pauses.saturating_add(other.pauses),
+            rotations: self.rotations.saturating_add(other.rotations),
+            disabled: self.disabled.saturating_add(other.disabled),
             // Order must not matter: worlds are run side by side.
             trace: self.trace ^ other.trace,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::{SyntaxViolation, Url};
 
-use crate::crypto::Sealed;
+use crate::crypto::{KeyName, Sealed};
 use crate::event::EventType;
 use crate::id::EndpointId;
 use crate::payment::UnknownName;
@@ -69,6 +69,15 @@ impl Endpoint {
     pub fn previous_at(&self, at: Timestamp) -> Option<&Sealed> {
         let previous = self.previous.as_ref().filter(|previous| at < previous.until);
         previous.map(|previous| &previous.secret)
+    }
+
+    /// The key that its secrets and its own headers are sealed with; `None` when they are not all sealed with one.
+    #[must_use]
+    pub fn sealed_with(&self) -> Option<&KeyName> {
+        let key = self.secret.key();
+        let previous = self.previous.as_ref().map(|previous| previous.secret.key());
+        let headers = self.headers.as_ref().map(|headers| headers.sealed.key());
+        previous.into_iter().chain(headers).all(|other| other == key).then_some(key)
     }
 
     /// Whether an event of this type becomes a delivery to it.

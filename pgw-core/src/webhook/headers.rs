@@ -1,5 +1,6 @@
 //! Headers of the merchant's own that go out with each webhook of an endpoint.
 
+use crate::pan::contains_card_number;
 use crate::secret::Secret;
 
 /// Headers that an endpoint's webhooks carry besides pgw's: a token of the receiver's gateway, a tenant. Values are treated as secrets:
@@ -27,6 +28,18 @@ impl CustomHeaders {
     /// # Errors
     /// [`CustomHeaderError`] says what is wrong with the first that cannot be sent.
     pub fn parse<N: AsRef<str>, V: AsRef<str>>(
+        headers: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, CustomHeaderError> {
+        let parsed = Self::read(headers)?;
+        if parsed.expose().any(|pair| contains_card_number(pair.0) || contains_card_number(pair.1))
+        {
+            return Err(CustomHeaderError::CardNumber);
+        }
+        Ok(parsed)
+    }
+
+    /// Reads what can be sent, card numbers or not.
+    fn read<N: AsRef<str>, V: AsRef<str>>(
         headers: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, CustomHeaderError> {
         let mut parsed: Vec<(Box<str>, Secret)> = Vec::new();
@@ -74,10 +87,10 @@ impl CustomHeaders {
         Secret::new(lines.collect::<String>())
     }
 
-    /// What [`to_secret`](Self::to_secret) made.
+    /// What [`to_secret`](Self::to_secret) made. Card numbers were looked for before it was sealed.
     pub(crate) fn from_secret(secret: &Secret) -> Result<Self, CustomHeaderError> {
         let pairs = secret.expose().lines().map(|line| line.split_once(':').unwrap_or((line, "")));
-        Self::parse(pairs)
+        Self::read(pairs)
     }
 }
 
@@ -103,6 +116,9 @@ pub enum CustomHeaderError {
     /// There are too many.
     #[error("must be at most 20 headers")]
     TooMany,
+    /// There is a card number in them.
+    #[error("must not contain a card number")]
+    CardNumber,
 }
 
 /// `token` of RFC 9110 §5.6.2.
@@ -202,6 +218,10 @@ mod tests {
             );
         }
         assert_eq!(CustomHeaders::parse([("A", "1"), ("a", "2")]), Err(CustomHeaderError::Twice));
+        for (name, value) in [("x-4111111111111111", "v"), ("x", "card 4111-1111-1111-1111")] {
+            let card = CustomHeaders::parse([(name, value)]);
+            assert_eq!(card, Err(CustomHeaderError::CardNumber), "{name}");
+        }
         let many = (0..21).map(|n| (format!("x-{n}"), "v"));
         assert_eq!(CustomHeaders::parse(many), Err(CustomHeaderError::TooMany));
     }

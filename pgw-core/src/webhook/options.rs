@@ -157,11 +157,12 @@ mod tests {
         };
         assert_eq!(DeliveryOptions::default().check(), Ok(()));
         assert_eq!(options(1_000, 1, 1).check(), Ok(()));
-        assert_eq!(options(60_000, 16, 10_000).check(), Ok(()));
+        let most = DeliveryOptions::CONCURRENCY_MAX;
+        assert_eq!(options(60_000, most, 10_000).check(), Ok(()));
         assert_eq!(options(999, 1, 1).check(), Err(OptionsError::Timeout));
         assert_eq!(options(60_001, 1, 1).check(), Err(OptionsError::Timeout));
-        assert_eq!(options(1_000, 17, 1).check(), Err(OptionsError::Concurrency));
-        assert_eq!(options(1_000, 16, 10_001).check(), Err(OptionsError::Rate));
+        assert_eq!(options(1_000, most + 1, 1).check(), Err(OptionsError::Concurrency));
+        assert_eq!(options(1_000, most, 10_001).check(), Err(OptionsError::Rate));
         let uneven = DeliveryOptions {
             timeout: Some(Duration::from_micros(1_500_500)),
             ..DeliveryOptions::default()

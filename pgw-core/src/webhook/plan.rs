@@ -21,6 +21,22 @@ use crate::webhook::{
 };
 
 /// An endpoint to be made.
+///
+/// ```
+/// use std::time::Duration;
+/// use pgw_core::webhook::plan::NewEndpoint;
+/// use pgw_core::webhook::{CustomHeaders, EndpointUrl, Ordering, WhenExhausted};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut new = NewEndpoint::new(EndpointUrl::parse("https://hooks.example/in")?);
+/// new.filters = vec!["payment.*".parse()?];
+/// new.headers = CustomHeaders::parse([("X-Tenant", "blue")])?;
+/// new.options.timeout = Some(Duration::from_secs(5));
+/// new.options.ordering = Ordering::ByPayment(WhenExhausted::Park);
+/// assert!(new.options.check().is_ok());
+/// println!("{new:?}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEndpoint {
     /// Where it is.
@@ -53,6 +69,19 @@ impl NewEndpoint {
 }
 
 /// What to change of an endpoint; `None` leaves a field as it is.
+///
+/// ```
+/// use std::time::Duration;
+/// use pgw_core::webhook::DeliveryOptions;
+/// use pgw_core::webhook::plan::EndpointUpdate;
+/// let mut before = DeliveryOptions::default();
+/// before.timeout = Some(Duration::from_secs(5));
+/// before.concurrency = 4.try_into().ok();
+/// let mut update = EndpointUpdate::default();
+/// update.timeout = Some(None); // lifted; everything else stays
+/// let after = update.options(before);
+/// assert_eq!((after.timeout, after.concurrency_max()), (None, 4));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EndpointUpdate {
     /// Where it is.
@@ -69,7 +98,7 @@ pub struct EndpointUpdate {
     pub concurrency: Option<Option<NonZeroU8>>,
     /// Most attempts a second; `Some(None)`: no limit.
     pub rate_per_s: Option<Option<NonZeroU32>>,
-    /// In which order.
+    /// In which order, and what becomes of the events after one that was given up.
     pub ordering: Option<Ordering>,
     /// Headers of the merchant's own, in place of those before.
     pub headers: Option<CustomHeaders>,

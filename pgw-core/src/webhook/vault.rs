@@ -114,10 +114,12 @@ impl Vault {
             renewed = true;
         }
         if let Some(mut previous) = endpoint.previous.take_if(|previous| is_old(&previous.secret)) {
-            let secret = self.previous(endpoint, &previous.secret)?;
-            let generation = endpoint.generation.saturating_sub(1);
-            previous.secret = self.seal(&endpoint.scope, endpoint.id, generation, &secret)?;
-            endpoint.previous = Some(previous);
+            // One that cannot be opened signs nothing, so nothing is lost with it.
+            if let Ok(secret) = self.previous(endpoint, &previous.secret) {
+                let generation = endpoint.generation.saturating_sub(1);
+                previous.secret = self.seal(&endpoint.scope, endpoint.id, generation, &secret)?;
+                endpoint.previous = Some(previous);
+            }
             renewed = true;
         }
         if endpoint.headers.as_ref().is_some_and(|headers| is_old(&headers.sealed)) {

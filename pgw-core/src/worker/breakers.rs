@@ -35,7 +35,8 @@ struct State {
     failures: u32,
     /// When it was last paused: what began before tells nothing new.
     tripped_at: Option<Instant>,
-    paused_until: Option<Instant>,
+    /// Until when it is paused, and the version of the endpoint that is.
+    paused: Option<(Instant, u64)>,
     /// When the next attempt may start, by its rate.
     next_at: Option<Instant>,
 }
@@ -83,6 +84,7 @@ impl Breakers {
             tokio::pin!(moved);
             {
                 let mut state = breaker.lock();
+                state.start_anew(endpoint);
                 if let Some(pause) = state.pause() {
                     return Entry::Later(pause);
                 }
@@ -114,9 +116,9 @@ impl Breakers {
         }
     }
 
-    /// Learns how long the pause is that was committed.
-    pub(super) fn paused(&self, id: EndpointId, lasts: Duration) {
-        self.of(id).lock().paused_until = Some(runtime_now() + lasts);
+    /// Learns how long the pause is that was committed, with this version of the endpoint.
+    pub(super) fn paused(&self, id: EndpointId, version: u64, lasts: Duration) {
+        self.of(id).lock().paused = Some((runtime_now() + lasts, version));
     }
 
     fn of(&self, id: EndpointId) -> Arc<Breaker> {
@@ -147,7 +149,7 @@ impl Breaker {
             limit: DeliveryOptions::CONCURRENCY_MAX,
             failures: 0,
             tripped_at: None,
-            paused_until: None,
+            paused: None,
             next_at: None,
         };
         Self { state: Mutex::new(state), moved: Notify::new() }
@@ -160,8 +162,20 @@ impl Breaker {
 
 impl State {
     fn pause(&self) -> Option<Duration> {
-        let left = self.paused_until?.saturating_duration_since(runtime_now());
+        let (until, _) = self.paused?;
+        let left = until.saturating_duration_since(runtime_now());
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Forgets what was learned about an endpoint that somebody has changed since, so that it is tried at once.
+    fn start_anew(&mut self, endpoint: &Endpoint) {
+        let is_changed = self.paused.is_some_and(|(_, version)| endpoint.version > version);
+        if is_changed && endpoint.health == Health::Healthy {
+            self.paused = None;
+            self.tripped_at = None;
+            self.failures = 0;
+            self.limit = DeliveryOptions::CONCURRENCY_MAX;
+        }
     }
 
     /// How many attempts there may be at once.
@@ -197,11 +211,12 @@ impl State {
     }
 
     /// Takes in what came of an attempt that began at `started`, of an endpoint that was so when it was read.
-    fn learn(&mut self, reaction: Reaction, started: Instant, health: Health) -> Option<Turn> {
+    fn learn(&mut self, reaction: Reaction, started: Instant, seen: &Endpoint) -> Option<Turn> {
+        let health = seen.health;
         let (is_overloaded, asked) = match reaction {
             Reaction::Took => {
                 self.failures = 0;
-                self.paused_until = None;
+                self.paused = None;
                 self.limit = self.limit.saturating_add(1).min(DeliveryOptions::CONCURRENCY_MAX);
                 let was_paused = self.tripped_at.take().is_some() || health != Health::Healthy;
                 return was_paused.then_some(Turn::Restore);
@@ -227,15 +242,15 @@ impl State {
         let now = runtime_now();
         self.tripped_at = Some(now);
         // Until it is known how long the pause is.
-        self.paused_until = Some(now + Health::PAUSE_MIN);
+        self.paused = Some((now + Health::PAUSE_MIN, seen.version));
         Some(Turn::Pause { asked })
     }
 }
 
 impl Permit<'_> {
     /// The attempt was made.
-    pub(super) fn leave(self, reaction: Reaction, health: Health) -> Option<Turn> {
-        self.breaker.lock().learn(reaction, self.started, health)
+    pub(super) fn leave(self, reaction: Reaction, seen: &Endpoint) -> Option<Turn> {
+        self.breaker.lock().learn(reaction, self.started, seen)
     }
 }
 

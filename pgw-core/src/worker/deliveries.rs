@@ -15,8 +15,13 @@ use super::breakers::Entry;
 use super::{health, signature};
 
 /// Does one job: one attempt of a delivery.
-pub(super) async fn work(gateway: &Gateway, job: &Job, scope: &Scope) -> Result<Verdict, Error> {
-    let mut work = match turn(gateway, job).await? {
+pub(super) async fn work(
+    gateway: &Gateway,
+    job: &Job,
+    scope: &Scope,
+    found: DueWork,
+) -> Result<Verdict, Error> {
+    let mut work = match turn(gateway, job, Some(found)).await? {
         Turn::Ours(work) => work,
         Turn::No(verdict) => return Ok(verdict),
     };
@@ -25,7 +30,8 @@ pub(super) async fn work(gateway: &Gateway, job: &Job, scope: &Scope) -> Result<
         Entry::Later(due_in) => return Ok(Verdict::Postpone { due_in }),
     };
     if permit.has_waited {
-        work = match turn(gateway, job).await? {
+        let found = gateway.storage().due(job).await?;
+        work = match turn(gateway, job, found).await? {
             Turn::Ours(work) => work,
             Turn::No(verdict) => return Ok(verdict),
         };
@@ -34,7 +40,7 @@ pub(super) async fn work(gateway: &Gateway, job: &Job, scope: &Scope) -> Result<
         tokio::time::sleep(permit.wait).await;
     }
     let sent = send(gateway, &work).await?;
-    let learned = permit.leave(sent.reaction(), work.endpoint.health);
+    let learned = permit.leave(sent.reaction(), &work.endpoint);
     let env = gateway.env();
     let schedule = Schedule { policy: &gateway.parts().settings.deliver_again, entropy: env.u64() };
     let changes = plan::attempted(&work, &sent, schedule, env.now());
@@ -51,8 +57,8 @@ enum Turn {
     No(Verdict),
 }
 
-async fn turn(gateway: &Gateway, job: &Job) -> Result<Turn, Error> {
-    let work = match gateway.storage().due(job).await? {
+async fn turn(gateway: &Gateway, job: &Job, found: Option<DueWork>) -> Result<Turn, Error> {
+    let work = match found {
         Some(DueWork::Delivery(work)) if work.delivery.state == DeliveryState::Pending => work,
         Some(DueWork::Parked { look_in }) => {
             return Ok(Turn::No(Verdict::Postpone { due_in: look_in.max(PARKED_MIN) }));
@@ -95,7 +101,7 @@ async fn commit(gateway: &Gateway, job: &Job, changes: Changes) -> Result<Verdic
         (Ok(Committed::Applied { mut due }), _) => {
             due.retain(|(made_due, _)| made_due != job);
             gateway.announce(announcement, &due).await;
-            Ok(own.map_or(Verdict::Done, |due_in| Verdict::Release { due_in }))
+            Ok(Verdict::Committed { due_in: own })
         }
         // Replayed by hand meanwhile, the endpoint changed, or this very commit was applied at an earlier try: if the
         // row is still due it will be claimed again.

@@ -41,7 +41,12 @@ async fn commit(
         });
         match commit_surely(gateway.storage(), changes, env).await? {
             (Ok(Committed::Applied { due }), _) => {
-                tell(gateway, seen, pause, turn);
+                if let Some(lasts) = pause {
+                    // The commit counted the version up by one.
+                    let version = endpoint.version.saturating_add(1);
+                    gateway.parts().breakers.paused(seen.id, version, lasts);
+                }
+                tell(seen, pause, turn);
                 gateway.announce(announcement, &due).await;
                 return Ok(());
             }
@@ -53,11 +58,10 @@ async fn commit(
     Ok(())
 }
 
-fn tell(gateway: &Gateway, seen: &Endpoint, pause: Option<Duration>, turn: Turn) {
+fn tell(seen: &Endpoint, pause: Option<Duration>, turn: Turn) {
     let endpoint = seen.id;
     match (pause, turn) {
         (Some(lasts), _) => {
-            gateway.parts().breakers.paused(endpoint, lasts);
             tracing::warn!(%endpoint, pause = ?lasts, "an endpoint takes no webhooks; it is paused");
         }
         (None, Turn::Restore) => tracing::info!(%endpoint, "an endpoint takes webhooks again"),

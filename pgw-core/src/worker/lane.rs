@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::env::runtime_now;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::queue::{Claim, Job, Lane, Settlement, Verdict};
+use crate::storage::DueWork;
 
 use super::{Drained, WorkerSettings, deliveries, operations};
 
@@ -26,16 +28,20 @@ pub(super) async fn run(
     let mut heartbeat = tokio::time::interval(settings.lease / 3);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // A lane that is full, or was given all that was due, looks again when something changes.
-        let hungry = state.claim().await;
+        // Looked for at once, unless so little was found a moment ago that it is worth waiting for company.
+        if state.is_wanted && state.rest().is_zero() {
+            state.claim().await;
+        }
+        let rest = state.rest();
         tokio::select! {
             biased;
             // An error means that whoever could stop it is gone.
             _ = &mut stopped => break,
             _ = heartbeat.tick() => state.extend().await,
             Some(finished) = state.running.join_next_with_id() => state.settle(finished).await,
-            () = bell.notified(), if hungry => {}
-            () = tokio::time::sleep(settings.poll), if hungry => {}
+            () = bell.notified() => state.is_wanted = true,
+            () = tokio::time::sleep(rest), if state.is_wanted && state.has_room() => {}
+            () = tokio::time::sleep(settings.poll), if !state.is_wanted => state.is_wanted = true,
         }
     }
     state.drain().await
@@ -46,6 +52,10 @@ struct State {
     lane: Lane,
     settings: WorkerSettings,
     max: usize,
+    /// Whether there may be more to claim.
+    is_wanted: bool,
+    /// Until when the queue is left alone.
+    rests_until: Option<Instant>,
     running: JoinSet<Verdict>,
     /// In the order they were claimed, so that equal runs make equal calls.
     held: BTreeMap<Id, Claim>,
@@ -63,38 +73,73 @@ impl State {
             lane,
             settings,
             max: max.max(1),
+            is_wanted: true,
+            rests_until: None,
             running: JoinSet::new(),
             held: BTreeMap::new(),
             report: Drained::default(),
         }
     }
 
-    /// Claims as much as fits; whether there is room left.
-    async fn claim(&mut self) -> bool {
+    fn has_room(&self) -> bool {
+        self.running.len() < self.max
+    }
+
+    /// How long to leave the queue alone: a moment after a claim that found little, as what finishes or comes together is claimed together.
+    fn rest(&self) -> Duration {
+        self.rests_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(runtime_now()))
+    }
+
+    /// Claims as much as fits, if anything does.
+    async fn claim(&mut self) {
         let room = self.max.saturating_sub(self.running.len());
         if room == 0 {
-            return false;
+            return;
         }
+        let began = runtime_now();
         let queue = &self.gateway.parts().queue;
         match queue.claim(self.lane, room, self.settings.lease).await {
             Ok(claims) => {
-                let full = claims.len() >= room;
-                for claim in claims {
-                    let work = work(self.gateway.clone(), claim.clone());
-                    let task = self.running.spawn(work);
-                    self.held.insert(task.id(), claim);
-                }
-                !full
+                // What was not given now may be given when something changes: a hint, a job that is done, the next poll.
+                self.is_wanted = claims.len() >= room;
+                let now = runtime_now();
+                let rest = (now - began).clamp(REST_MIN, REST_MAX);
+                self.rests_until = (claims.len() * 2 < room).then_some(now + rest);
+                self.start(claims).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "nothing could be claimed; trying again");
-                true
+                self.is_wanted = false;
             }
+        }
+    }
+
+    /// Starts jobs, with their rows read in one go.
+    async fn start(&mut self, claims: Vec<Claim>) {
+        if claims.is_empty() {
+            return;
+        }
+        let jobs: Vec<Job> = claims.iter().map(|claim| claim.job.clone()).collect();
+        let found = match self.gateway.storage().due_all(&jobs).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the rows of claimed jobs could not be read together");
+                Vec::new()
+            }
+        };
+        let mut found = found.into_iter();
+        for claim in claims {
+            // Without its row, a job reads it by itself.
+            let task = self.running.spawn(work(self.gateway.clone(), claim.clone(), found.next()));
+            self.held.insert(task.id(), claim);
         }
     }
 
     /// Settles a finished job and every other that finished meanwhile, in one call.
     async fn settle(&mut self, first: Result<(Id, Verdict), JoinError>) {
+        // There is room again, in this lane and at an endpoint.
+        self.is_wanted = true;
         let mut settlements = Vec::new();
         settlements.extend(self.verdict(first));
         while let Some(next) = self.running.try_join_next_with_id() {
@@ -166,19 +211,34 @@ impl State {
     }
 }
 
-async fn work(gateway: Gateway, claim: Claim) -> Verdict {
-    let done = match &claim.job {
-        Job::Operation { scope, operation, .. } => {
-            operations::work(&gateway, &claim.job, scope, *operation).await
-        }
-        Job::Delivery { scope, .. } => deliveries::work(&gateway, &claim.job, scope).await,
-    };
-    match done {
+async fn work(gateway: Gateway, claim: Claim, found: Option<Option<DueWork>>) -> Verdict {
+    match do_work(&gateway, &claim.job, found).await {
         Ok(verdict) => verdict,
         Err(error) => {
             log(&claim, &error);
             Verdict::Release { due_in: backoff(claim.claims) }
         }
+    }
+}
+
+async fn do_work(
+    gateway: &Gateway,
+    job: &Job,
+    found: Option<Option<DueWork>>,
+) -> Result<Verdict, Error> {
+    let found = match found {
+        Some(found) => found,
+        None => gateway.storage().due(job).await?,
+    };
+    match (job, found) {
+        (Job::Operation { scope, operation, .. }, Some(DueWork::Operation(state))) => {
+            operations::work(gateway, job, scope, *operation, state).await
+        }
+        (Job::Delivery { scope, .. }, Some(found)) => {
+            deliveries::work(gateway, job, scope, found).await
+        }
+        // Somebody else did it.
+        _ => Ok(Verdict::Done),
     }
 }
 
@@ -196,5 +256,9 @@ fn backoff(claims: u32) -> Duration {
     Duration::from_millis(200_u64.saturating_mul(1 << exponent)).min(Duration::from_secs(30))
 }
 
+/// A queue in which little was found is left alone for as long as looking took, so that looking is never most of the work: for at least what
+/// a commit takes, and at most what nobody notices.
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(50);
 /// A job that panics this often is set aside: it will panic again.
 const PANICS_MAX: u32 = 10;

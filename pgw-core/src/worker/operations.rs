@@ -26,11 +26,11 @@ pub(super) async fn work(
     job: &Job,
     scope: &Scope,
     id: OperationId,
+    state: Box<PaymentState>,
 ) -> Result<Verdict, Error> {
     let parts = gateway.parts();
     let gate = parts.processors.get(&scope.mode).ok_or(Error::NoProcessor(scope.mode))?;
     let task = Task { gateway, gate, job, id, caller: Caller::worker(scope.clone()) };
-    let Some(state) = task.due().await? else { return Ok(Verdict::Done) };
     let Some(operation) = state.operation(id) else { return Ok(Verdict::Done) };
     match operation.state {
         OperationState::Queued => task.send(state).await,
@@ -63,7 +63,7 @@ impl Task<'_> {
         let _place = match self.gate.enter().await {
             Ok(place) => place,
             // The breaker parks the job without spending an attempt.
-            Err(shut_for) => return Ok(Verdict::Release { due_in: shut_for }),
+            Err(shut_for) => return Ok(Verdict::Postpone { due_in: shut_for }),
         };
         let Some(call) = self.dispatch(state, plan::dispatch).await? else {
             return Ok(Verdict::Done);
@@ -387,12 +387,12 @@ impl Task<'_> {
     async fn commit(&self, changes: Changes) -> Result<Option<Verdict>, Error> {
         let announcement = Hint::of(&changes);
         let storage = self.gateway.storage();
-        let own = own_due(&changes, self.id);
+        let verdict = own_verdict(&changes, self.id);
         match commit_surely(storage, changes, self.gateway.env()).await? {
             (Ok(Committed::Applied { mut due }), _) => {
                 due.retain(|(job, _)| job != self.job);
                 self.gateway.announce(announcement, &due).await;
-                Ok(Some(own.map_or(Verdict::Done, |due_in| Verdict::Release { due_in })))
+                Ok(Some(verdict))
             }
             (Ok(_), _) => Ok(Some(Verdict::Done)),
             (Err(StorageError::Conflict(_)), Certainty::Sure | Certainty::MaybeOurs) => Ok(None),
@@ -429,11 +429,15 @@ enum Reloaded {
     Gone,
 }
 
-fn own_due(changes: &Changes, id: OperationId) -> Option<Duration> {
-    changes.writes.iter().find_map(|write| match write {
-        crate::changes::Write::Operation { operation, due_in } if operation.id == id => *due_in,
+/// What the commit makes of the job's own row.
+fn own_verdict(changes: &Changes, id: OperationId) -> Verdict {
+    let own = changes.writes.iter().rev().find_map(|write| match write {
+        crate::changes::Write::Operation { operation, due_in } if operation.id == id => {
+            Some(*due_in)
+        }
         _ => None,
-    })
+    });
+    own.map_or(Verdict::Done, |due_in| Verdict::Committed { due_in })
 }
 
 fn instruction(state: &PaymentState, id: OperationId) -> Option<Instruction> {

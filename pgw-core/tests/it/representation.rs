@@ -2,10 +2,13 @@
 
 use pgw_core::changes::Write;
 use pgw_core::representation;
+use pgw_core::secret::Secret;
+use pgw_core::webhook::plan::{disable_endpoint, pause_endpoint, test_endpoint};
+use pgw_core::webhook::{Endpoint, EndpointWithSecret};
 use proptest::prelude::*;
 
 use crate::javascript::restringified;
-use crate::sampling::{created, new_payment};
+use crate::sampling::{created, endpoint, new_payment, stamped};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, max_local_rejects: 10_000_000, ..ProptestConfig::default() })]
@@ -30,6 +33,65 @@ proptest! {
             prop_assert_eq!(restringified(&body).into_bytes(), &body[..]);
         }
     }
+
+    #[test]
+    fn endpoints_are_stable_under_json_reserialisation(endpoint in endpoint(), secret in "whsec_[A-Za-z0-9+/]{43}=") {
+        let mut ids = 0;
+        let (pinged, _) = stamped(&mut ids, |stamp| test_endpoint(&endpoint, stamp));
+        let disabled = stamped(&mut ids, |stamp| disable_endpoint(&endpoint, "gone", stamp)).unwrap();
+        let paused = stamped(&mut ids, |stamp| pause_endpoint(&endpoint, None, 0, stamp)).unwrap();
+        let writes = || pinged.writes.iter().chain(&disabled.writes).chain(&paused.writes);
+        let failing: Vec<Endpoint> = writes()
+            .filter_map(|write| match write {
+                Write::Endpoint(endpoint) => Some((**endpoint).clone()),
+                _ => None,
+            })
+            .collect();
+        let events = writes().filter_map(|write| match write {
+            Write::Event(event) | Write::EventTo { event, .. } => Some(event.body.to_vec()),
+            _ => None,
+        });
+        let mut bodies: Vec<Vec<u8>> = events.collect();
+        prop_assert_eq!((failing.len(), bodies.len()), (3, 2));
+        bodies.extend(failing.iter().map(representation::endpoint));
+        bodies.push(representation::endpoint(&endpoint));
+        let with_secret = EndpointWithSecret { endpoint, secret: Secret::new(secret) };
+        bodies.push(representation::endpoint_with_secret(&with_secret));
+        for body in bodies {
+            prop_assert_eq!(restringified(&body).into_bytes(), &body[..]);
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_reads_as_documented() {
+    use std::num::{NonZeroU8, NonZeroU32};
+    use std::time::Duration;
+
+    use pgw_core::webhook::{CustomHeaders, DeliveryOptions, Ordering, WhenExhausted};
+
+    let options = DeliveryOptions {
+        timeout: Some(Duration::from_millis(2_500)),
+        concurrency: NonZeroU8::new(3),
+        rate_per_s: NonZeroU32::new(40),
+        ordering: Ordering::ByPayment(WhenExhausted::Park),
+    };
+    let headers = CustomHeaders::parse([("X-Tenant", "blue")]).unwrap();
+    let endpoint = crate::sampling::endpoint_of(None, options, &headers);
+    let secret = Secret::new("whsec_c2VjcmV0");
+    let body = representation::endpoint_with_secret(&EndpointWithSecret { endpoint, secret });
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        concat!(
+            r#"{"object":"webhook_endpoint","id":"we_00000000000000000000000007","merchant_id":"default","mode":"test","#,
+            r#""url":"https://hooks.example/in","description":null,"event_types":[],"#,
+            r#""signature_profiles":["standard","seed"],"headers":["x-tenant"],"timeout_ms":2500,"concurrency":3,"#,
+            r#""rate_per_second":40,"ordering":"payment","on_exhausted":"park","status":"enabled","#,
+            r#""disabled_reason":null,"failing_since":null,"previous_secret_expires_at":null,"version":1,"#,
+            r#""created_at":"2026-09-21T14:13:20.000000Z","updated_at":"2026-09-21T14:13:20.000000Z","#,
+            r#""secret":"whsec_c2VjcmV0"}"#,
+        )
+    );
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Random valid commands, for the property tests.
 
+use std::num::{NonZeroU8, NonZeroU32};
+use std::time::Duration;
+
 use pgw_core::access::Caller;
+use pgw_core::crypto::Sealed;
 use pgw_core::currency::Currency;
 use pgw_core::email::Email;
+use pgw_core::id::EndpointId;
 use pgw_core::metadata::Metadata;
 use pgw_core::money::Money;
 use pgw_core::payment::plan::{NewPayment, Plan, Stamp, create};
@@ -10,6 +15,10 @@ use pgw_core::payment::{CaptureMethod, Customer, ProcessorName};
 use pgw_core::scope::Scope;
 use pgw_core::text::{CustomerId, CustomerName, Description, PaymentMethod};
 use pgw_core::timestamp::Timestamp;
+use pgw_core::webhook::plan::{NewEndpoint, create_endpoint};
+use pgw_core::webhook::{
+    CustomHeaders, DeliveryOptions, Endpoint, EndpointUrl, Ordering, SealedHeaders, WhenExhausted,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -67,4 +76,51 @@ prop_compose! {
         new.capture = if manual { CaptureMethod::Manual } else { CaptureMethod::Automatic };
         new
     }
+}
+
+fn options() -> impl Strategy<Value = DeliveryOptions> {
+    let ordering = prop_oneof![
+        Just(Ordering::AsDue),
+        Just(Ordering::ByPayment(WhenExhausted::Skip)),
+        Just(Ordering::ByPayment(WhenExhausted::Park)),
+    ];
+    (
+        option::of(1_000..=60_000_u64),
+        0..=DeliveryOptions::CONCURRENCY_MAX,
+        0..=DeliveryOptions::RATE_MAX,
+        ordering,
+    )
+        .prop_map(|(timeout_ms, concurrency, rate, ordering)| DeliveryOptions {
+            timeout: timeout_ms.map(Duration::from_millis),
+            concurrency: NonZeroU8::new(concurrency),
+            rate_per_s: NonZeroU32::new(rate),
+            ordering,
+        })
+}
+
+prop_compose! {
+    /// An endpoint as it is when it was just created.
+    pub(crate) fn endpoint()(
+        description in option::of(text(60).prop_filter_map("a text", |t| Description::parse(&t).ok())),
+        options in options(),
+        headers in vec(("[0-9A-Za-z!#$%&'*+.^_`|~-]{1,20}", "[!-~]{1,20}"), 0..4)
+            .prop_filter_map("headers", |pairs| CustomHeaders::parse(pairs).ok()),
+    ) -> Endpoint {
+        endpoint_of(description, options, &headers)
+    }
+}
+
+/// An endpoint whose envelopes no key opens.
+pub(crate) fn endpoint_of(
+    description: Option<Description>,
+    options: DeliveryOptions,
+    headers: &CustomHeaders,
+) -> Endpoint {
+    let sealed = Sealed::parse("v1.k1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    let names = headers.names().map(Into::into).collect();
+    let headers = Some(SealedHeaders { names, sealed: sealed.clone() });
+    let url = EndpointUrl::parse("https://hooks.example/in").unwrap();
+    let new = NewEndpoint { description, options, ..NewEndpoint::new(url) };
+    let id = EndpointId::from_uuid(Uuid::from_u128(7));
+    stamped(&mut 0, |stamp| create_endpoint(id, new, sealed, headers, stamp)).1
 }

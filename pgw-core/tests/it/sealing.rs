@@ -72,12 +72,18 @@ async fn secrets_move_from_key_to_key_while_webhooks_go_on() {
     // The new key is active, the old one still opens: both secrets sign, and the headers go out.
     let (both, transport) = gateway(&storage, &format!("{K2},{K1}"));
     is_whole(&ping(&both, &transport, id).await.unwrap());
-    let all = Resealed { done: 1, lost: 0, has_more: false };
-    assert_eq!(both.reseal_endpoints(100).await.unwrap(), all);
-    assert_eq!(both.reseal_endpoints(100).await.unwrap(), Resealed::default());
+    // Rotated with the new key, the secret is sealed with it, and what is still sealed with the old one is not forgotten.
+    both.host().rotate_secret(id, 100 * HOUR).await.unwrap();
+    let rotated = both.host().endpoint(id).await.unwrap().unwrap();
+    assert_eq!((rotated.secret.key().as_str(), rotated.sealed_with()), ("k2", None));
+    let all = Resealed { done: 1, lost: 0, next: None };
+    assert_eq!(both.reseal_endpoints(None, 100).await.unwrap(), all);
+    assert_eq!(both.reseal_endpoints(None, 100).await.unwrap(), Resealed::default());
     let (alone, transport) = gateway(&storage, &format!("{K2},k1:destroyed"));
-    is_whole(&ping(&alone, &transport, id).await.unwrap());
-    assert_eq!(alone.reseal_endpoints(100).await.unwrap(), Resealed::default());
+    let webhook = ping(&alone, &transport, id).await.unwrap();
+    assert_eq!(webhook.header("x-token"), Some("t0p"));
+    webhook.verify(&verifiers[1]).unwrap();
+    assert_eq!(alone.reseal_endpoints(None, 100).await.unwrap(), Resealed::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,8 +100,8 @@ async fn a_secret_whose_key_is_gone_signs_nothing_until_it_is_rotated() {
     for ring in [K2.to_owned(), format!("{K2},k1:destroyed")] {
         let (gateway, transport) = gateway(&storage, &ring);
         assert!(ping(&gateway, &transport, id).await.is_none(), "nothing unsigned is sent");
-        let lost = Resealed { done: 0, lost: 1, has_more: false };
-        assert_eq!(gateway.reseal_endpoints(100).await.unwrap(), lost);
+        let lost = Resealed { done: 0, lost: 1, next: None };
+        assert_eq!(gateway.reseal_endpoints(None, 100).await.unwrap(), lost);
     }
     let (gateway, transport) = gateway(&storage, K2);
     let rotated = gateway.host().rotate_secret(id, HOUR).await.unwrap();

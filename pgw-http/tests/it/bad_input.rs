@@ -10,17 +10,17 @@ const MARKER: &str = "7777";
 const CARD: &str = "4111 1111 1111 1111";
 
 /// Objects for requests to be about, and a storage that must stay as it is.
-struct Bed {
-    app: App,
+pub(crate) struct Bed {
+    pub(crate) app: App,
     /// Paid 49.99 USD.
     paid: String,
     /// Holds 49.99 USD.
     held: String,
-    endpoint: String,
+    pub(crate) endpoint: String,
 }
 
 impl Bed {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let app = App::new().await;
         let worker = app.work();
         let endpoint = app.endpoint("https://hooks.example/in").await;
@@ -31,7 +31,7 @@ impl Bed {
     }
 
     /// Asks, and asserts that nothing changed.
-    async fn refused(&self, ask: Ask<'_>) -> Reply {
+    pub(crate) async fn refused(&self, ask: Ask<'_>) -> Reply {
         let before = self.app.storage.dump();
         // A minted request id could hold the marker by chance.
         let reply = ask.with("x-request-id", "rq").await_reply().await;
@@ -42,7 +42,7 @@ impl Bed {
     }
 
     /// Asserts a 400 with exactly this one fault of the body.
-    async fn fault(&self, ask: Ask<'_>, path: &str, code: &str) {
+    pub(crate) async fn fault(&self, ask: Ask<'_>, path: &str, code: &str) {
         let reply = self.refused(ask).await;
         let errors = reply.problem(400, "Validation failed");
         assert_eq!(errors, [(path.to_owned(), "body".to_owned(), code.to_owned())], "{reply:?}");

@@ -1,7 +1,7 @@
 //! The router over the memory backend, and short ways to ask it things.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -26,9 +26,18 @@ use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-/// Takes every webhook but those to `refusing.example`.
-#[derive(Debug)]
-struct Receiver;
+/// Takes every webhook but those to `refusing.example`, which is gone, and to `failing.example`.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    received: Mutex<Vec<WebhookRequest>>,
+}
+
+impl Receiver {
+    /// What arrived since the last call.
+    pub(crate) fn take(&self) -> Vec<WebhookRequest> {
+        std::mem::take(&mut self.received.lock().unwrap())
+    }
+}
 
 #[async_trait::async_trait]
 impl WebhookTransport for Receiver {
@@ -40,9 +49,13 @@ impl WebhookTransport for Receiver {
     }
 
     async fn send(&self, request: &WebhookRequest) -> Result<WebhookResponse, TransportError> {
-        let gone = request.url.as_str().contains("refusing.example");
+        self.received.lock().unwrap().push(request.clone());
         Ok(WebhookResponse {
-            status: if gone { 410 } else { 200 },
+            status: match request.url.url().host_str() {
+                Some("refusing.example") => 410,
+                Some("failing.example") => 500,
+                _ => 200,
+            },
             body_start: "ok".into(),
             retry_after: None,
         })
@@ -54,6 +67,7 @@ pub(crate) struct App {
     pub(crate) gateway: Gateway,
     pub(crate) storage: MemoryStorage,
     pub(crate) sandbox: Sandbox,
+    pub(crate) receiver: Arc<Receiver>,
     pub(crate) router: Router,
     keys: BTreeMap<Role, String>,
 }
@@ -70,13 +84,14 @@ impl App {
     pub(crate) async fn build(config: Config, notifier: Arc<dyn Notifier>) -> Self {
         let storage = MemoryStorage::new();
         let sandbox = Sandbox::new(Env::system());
+        let receiver = Arc::new(Receiver::default());
         let processor = Arc::new(sandbox.clone());
         let gateway = Gateway::builder()
             .with_processor(Mode::Test, processor, ProcessorSettings::default())
             .with_storage(Arc::new(storage.clone()))
             .with_queue(Arc::new(MemoryQueue::new()))
             .with_notifier(notifier)
-            .with_transport(Arc::new(Receiver), KeyRing::ephemeral(&Env::system()))
+            .with_transport(Arc::clone(&receiver) as _, KeyRing::ephemeral(&Env::system()))
             .build()
             .unwrap();
         let router = pgw_http::router(gateway.clone(), config);
@@ -84,7 +99,7 @@ impl App {
         for role in Role::ALL {
             keys.insert(role, new_key(&gateway, Scope::default(), role).await);
         }
-        Self { gateway, storage, sandbox, router, keys }
+        Self { gateway, storage, sandbox, receiver, router, keys }
     }
 
     pub(crate) fn key(&self, role: Role) -> &str {

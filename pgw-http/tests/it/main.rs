@@ -9,6 +9,8 @@ mod dropped;
 #[cfg(feature = "transport")]
 mod egress;
 #[cfg(feature = "router")]
+mod endpoints;
+#[cfg(feature = "router")]
 mod happy;
 #[cfg(feature = "router")]
 mod harness;

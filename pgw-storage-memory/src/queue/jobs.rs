@@ -145,7 +145,9 @@ impl Jobs {
         let lane = self.lanes.entry(job.lane()).or_default();
         lane.remove(job, (until, number));
         let due_at = match &settlement.verdict {
-            Verdict::Release { due_in } => earlier(again, Some(now.plus(*due_in))),
+            Verdict::Release { due_in } | Verdict::Committed { due_in: Some(due_in) } => {
+                earlier(again, Some(now.plus(*due_in)))
+            }
             Verdict::Postpone { due_in } => {
                 entry.claims -= 1;
                 earlier(again, Some(now.plus(*due_in)))

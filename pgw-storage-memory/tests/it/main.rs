@@ -2,6 +2,7 @@
 
 mod faulty;
 mod fixtures;
+mod planted;
 mod queue;
 mod queue_model;
 mod storage;

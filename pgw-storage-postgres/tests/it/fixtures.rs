@@ -298,10 +298,11 @@ impl Storage for InTransactions {
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError> {
         let active = active.clone();
-        inside!(self, storage => storage.endpoints_sealed_otherwise(&active, limit))
+        inside!(self, storage => storage.endpoints_sealed_otherwise(&active, after, limit))
     }
 
     async fn delivery(
@@ -336,6 +337,11 @@ impl Storage for InTransactions {
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError> {
         let job = job.clone();
         inside!(self, storage => storage.due(&job))
+    }
+
+    async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        let jobs = jobs.to_vec();
+        inside!(self, storage => storage.due_all(&jobs))
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

@@ -12,13 +12,14 @@ use pgw_storage_postgres::{PgStorage, PgStorageBuilder, Schema, ServerClock, Tim
 use crate::fixtures::{Leg, connection, schema, url};
 use crate::lint::{Origin, faults};
 
+mod fresh;
 mod load;
 mod reads;
 mod writes;
 
 /// How often each call is made: PostgreSQL compares a generic plan from the sixth on.
 const ROUNDS: usize = 7;
-/// Tables with more rows than this are large.
+/// Tables with more rows than this are large, and those that nobody has counted yet.
 const LARGE: u32 = 1_000;
 /// Most pages that a call may touch, of tables and indexes together: these, and so many more for each row that it found or wrote. What
 /// looks through a whole index instead of a table touches more.
@@ -66,7 +67,7 @@ impl Watched {
         const READ: &str = "select s.relname::text, s.seq_scan, coalesce(heap_blks_read + heap_blks_hit, 0)::bigint
             + coalesce(idx_blks_read + idx_blks_hit, 0)::bigint
             from pg_stat_user_tables s join pg_statio_user_tables io using (relid) join pg_class c on c.oid = relid
-            where s.schemaname = $1 and c.reltuples > $2::bigint";
+            where s.schemaname = $1 and (c.reltuples > $2::bigint or c.reltuples < 0)";
         let pool = self.storage.pool();
         raw_sql(FLUSH).execute(pool).await.expect("a healthy server");
         let query = sqlx::query(READ).bind(self.schema.to_string()).bind(i64::from(LARGE));

@@ -206,9 +206,10 @@ impl Storage for Recorder {
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError> {
-        self.inner.endpoints_sealed_otherwise(active, limit).await
+        self.inner.endpoints_sealed_otherwise(active, after, limit).await
     }
 
     async fn delivery(
@@ -239,6 +240,10 @@ impl Storage for Recorder {
 
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError> {
         self.inner.due(job).await
+    }
+
+    async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        self.inner.due_all(jobs).await
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

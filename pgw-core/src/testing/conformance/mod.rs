@@ -154,6 +154,7 @@ mod tests {
             ("storage_reads", include_str!("storage_reads.rs")),
             ("storage_lists", include_str!("storage_lists.rs")),
             ("storage_due", include_str!("storage_due.rs")),
+            ("storage_parked", include_str!("storage_parked.rs")),
             ("storage_values", include_str!("storage_values.rs")),
             ("queue", include_str!("queue.rs")),
             ("queue_fairness", include_str!("queue_fairness.rs")),

@@ -289,6 +289,33 @@ pub async fn a_released_job_is_due_again_after_its_delay(fixture: &dyn QueueFixt
     }
 }
 
+/// "As the commit says that wrote the job's row": forgotten, or due again when the row is.
+pub async fn what_a_commit_settled_is_settled(fixture: &dyn QueueFixture) {
+    let (queue, samples) = (fixture.queue().await, Samples::new(41));
+    for due_in in [None, Some(secs(60))] {
+        let job = match fixture.source().await {
+            JobSource::Pushed => {
+                let pushed = enqueue(fixture, &samples, Lane::Operations, &[Duration::ZERO]).await;
+                (claim_one(&*queue, Lane::Operations).await, pushed[0].clone())
+            }
+            JobSource::Rows(storage) => {
+                let creation = super::support::created(&*storage, &samples).await;
+                let held = claim_one(&*queue, Lane::Operations).await;
+                let operation = Box::new(creation.charge.clone());
+                let write = Write::Operation { operation, due_in };
+                apply(&*storage, Changes::new(samples.scope().clone()).write(write)).await;
+                (held, creation.job())
+            }
+        };
+        assert_eq!(job.0.job, job.1);
+        assert!(settle(&*queue, &job.0, Verdict::Committed { due_in }).await);
+        assert_eq!(claim(&*queue, Lane::Operations, 1).await, []);
+        fixture.advance(secs(60)).await;
+        let again = claim(&*queue, Lane::Operations, 2).await;
+        assert_eq!(again.len(), usize::from(due_in.is_some()), "due in {due_in:?}");
+    }
+}
+
 /// "Not its turn: due again after this long, and the claim does not count": however often it is.
 pub async fn a_postponed_job_is_due_again_and_its_claim_does_not_count(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(40));

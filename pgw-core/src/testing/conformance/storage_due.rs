@@ -151,6 +151,30 @@ pub async fn a_job_of_another_scope_is_stale(fixture: &dyn StorageFixture) {
     }
 }
 
+/// "What `due` answers for each of these jobs, in their order": of both lanes and any merchant, due, parked, not due, stale, and one twice.
+pub async fn due_all_answers_as_due_does(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(20));
+    assert_eq!(storage.due_all(&[]).await.expect(READS), []);
+    let mut jobs = Vec::new();
+    let [merchant, mode] = samples.foreign();
+    for samples in [samples.clone(), samples.of(merchant), samples.of(mode)] {
+        let (creation, row) = delivering(&*storage, &samples).await;
+        let (_, paused) = delivering(&*storage, &samples).await;
+        let pause = Write::Pause { endpoint: paused.id.endpoint(), lasts: secs(50_000) };
+        apply(&*storage, Changes::new(samples.scope().clone()).write(pause)).await;
+        let later = delayed(&*storage, &samples, Some(secs(60))).await;
+        let delivery = |delivery| Job::Delivery { scope: samples.scope().clone(), delivery };
+        jobs.extend([delivery(row.id), creation.job(), later.job(), delivery(paused.id)]);
+        jobs.extend([samples.job(Lane::Operations), samples.job(Lane::Deliveries)]);
+    }
+    jobs.extend([jobs[3].clone(), jobs[1].clone(), jobs[0].clone()]);
+    let found = storage.due_all(&jobs).await.expect(READS);
+    assert_eq!(found.len(), jobs.len());
+    for (job, found) in jobs.iter().zip(found) {
+        assert_eq!(found, storage.due(job).await.expect(READS), "{job:?}");
+    }
+}
+
 /// "Jobs of a lane whose rows are due now": of any merchant, each once.
 pub async fn due_jobs_are_of_every_scope(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(11));

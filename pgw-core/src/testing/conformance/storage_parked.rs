@@ -15,7 +15,7 @@ use crate::testing::sample::{Samples, reason, sealed};
 use crate::webhook::delivery::FailedBecause;
 use crate::webhook::{
     Delivery, DeliveryOptions, DeliveryState, Endpoint, EndpointStatus, Health, Ordering,
-    WhenExhausted,
+    PreviousSecret, SealedHeaders, WhenExhausted,
 };
 
 /// "While its endpoint is enabled and paused": until the pause is over, by the backend's own clock.
@@ -243,35 +243,39 @@ pub async fn the_longer_of_two_waits_counts(fixture: &dyn StorageFixture) {
     }
 }
 
-/// "Whose secret was sealed by another key": of any merchant, deleted ones too, at most so many.
+/// "Not sealed with this key": of any merchant, deleted ones too, all of its envelopes count; in the order of their ids, at most so many.
 pub async fn endpoints_sealed_otherwise_are_found(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(17));
     let active = sealed(1).key().clone();
     let mut expected = Vec::new();
     let [merchant, mode] = samples.foreign();
     for samples in [samples.clone(), samples.of(merchant), samples.of(mode)] {
-        for (number, status) in [
-            (1, EndpointStatus::Enabled),
-            (2, EndpointStatus::Enabled),
-            (0, EndpointStatus::Deleted),
+        let now = samples.now();
+        let plain = |secret| Endpoint { secret: sealed(secret), ..samples.endpoint() };
+        registered(&*storage, plain(1)).await;
+        let previous = PreviousSecret { secret: sealed(2), until: now };
+        let headers = SealedHeaders { names: vec!["x-tenant".into()], sealed: sealed(3) };
+        for endpoint in [
+            plain(2),
+            Endpoint { status: EndpointStatus::Deleted, ..plain(0) },
+            Endpoint { previous: Some(previous), ..plain(1) },
+            Endpoint { headers: Some(headers), ..plain(1) },
         ] {
-            let endpoint = Endpoint { secret: sealed(number), status, ..samples.endpoint() };
-            registered(&*storage, endpoint.clone()).await;
-            if number != 1 {
-                expected.push(endpoint);
-            }
+            expected.push(registered(&*storage, endpoint).await);
         }
     }
-    let mut found = storage.endpoints_sealed_otherwise(&active, 100).await.expect(READS);
-    found.sort_by_key(|endpoint| endpoint.id);
     expected.sort_by_key(|endpoint| endpoint.id);
-    assert_eq!(found, expected);
-    assert_eq!(storage.endpoints_sealed_otherwise(&active, 4).await.expect(READS).len(), 4);
-    for mut endpoint in expected {
-        endpoint.secret = sealed(1);
-        registered(&*storage, endpoint).await;
+    let found = async |after, limit| {
+        storage.endpoints_sealed_otherwise(&active, after, limit).await.expect(READS)
+    };
+    assert_eq!(found(None, 100).await, expected);
+    assert_eq!(found(None, 5).await, expected[..5]);
+    assert_eq!(found(Some(expected[4].id), 100).await, expected[5..]);
+    for endpoint in expected {
+        let secret = sealed(1);
+        registered(&*storage, Endpoint { secret, previous: None, headers: None, ..endpoint }).await;
     }
-    assert_eq!(storage.endpoints_sealed_otherwise(&active, 100).await.expect(READS), []);
+    assert_eq!(found(None, 100).await, []);
 }
 
 /// An endpoint that orders by payment, and its deliveries of one payment's first `count` events.

@@ -182,6 +182,7 @@ macro_rules! storage_conformance_table {
                 a_write_of_the_payment_alone_moves_no_due_time
                 a_job_without_a_row_is_stale
                 a_job_of_another_scope_is_stale
+                due_all_answers_as_due_does
                 due_jobs_are_of_every_scope
                 due_jobs_are_of_one_lane
                 due_jobs_are_longest_due_first_and_limited
@@ -260,6 +261,7 @@ macro_rules! queue_conformance_table {
                 a_done_job_is_forgotten
                 a_claim_is_settled_once
                 a_released_job_is_due_again_after_its_delay
+                what_a_commit_settled_is_settled
                 a_postponed_job_is_due_again_and_its_claim_does_not_count
                 a_buried_job_is_never_claimed_again
                 a_dropped_claim_ends_with_its_lease

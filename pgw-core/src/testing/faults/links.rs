@@ -13,7 +13,7 @@ use crate::processor::{
     Answer, Capabilities, Finding, Instruction, LookUp, Notification, NotificationError, Processor,
     ProcessorError,
 };
-use crate::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement};
+use crate::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement, Verdict};
 use crate::testing::crash::Life;
 use crate::webhook::{
     EndpointUrl, TransportError, WebhookRequest, WebhookResponse, WebhookTransport,
@@ -44,15 +44,39 @@ impl Queue for Faulty<dyn Queue> {
         max: usize,
         lease: Duration,
     ) -> Result<Vec<Claim>, QueueError> {
-        queue_call!(self, "claim", self.inner.claim(lane, max, lease))
+        let claim = async {
+            let result = self.inner.claim(lane, max, lease).await;
+            for claim in result.as_deref().unwrap_or_default() {
+                self.faults.watched(|watch| watch.claimed(claim, lease));
+            }
+            result
+        };
+        queue_call!(self, "claim", claim)
     }
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>, QueueError> {
-        queue_call!(self, "extend", self.inner.extend(claims, lease))
+        let extend = async {
+            let result = self.inner.extend(claims, lease).await;
+            for (claim, was_held) in claims.iter().zip(result.as_deref().unwrap_or_default()) {
+                self.faults.watched(|watch| watch.extended(claim, lease, *was_held));
+            }
+            result
+        };
+        queue_call!(self, "extend", extend)
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
-        queue_call!(self, "settle", self.inner.settle(settlements))
+        let settle = async {
+            let result = self.inner.settle(settlements).await;
+            for (done, was_held) in settlements.iter().zip(result.as_deref().unwrap_or_default()) {
+                // What a commit settled is not asked about where the rows are the queue.
+                if !matches!(done.verdict, Verdict::Committed { .. }) {
+                    self.faults.watched(|watch| watch.settled(&done.claim, *was_held));
+                }
+            }
+            result
+        };
+        queue_call!(self, "settle", settle)
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
@@ -159,6 +183,7 @@ impl WebhookTransport for Faulty<dyn WebhookTransport> {
 
     async fn send(&self, request: &WebhookRequest) -> Result<WebhookResponse, TransportError> {
         self.enter(Weight::HEAVY).await;
+        self.faults.watched(|watch| watch.sending(&self.life));
         let result = self.inner.send(request).await;
         self.leave("send", how(&result), Weight::HEAVY).await;
         result

@@ -187,12 +187,13 @@ impl Storage for Faulty<dyn Storage> {
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError> {
         read!(
             self,
             "endpoints_sealed_otherwise",
-            self.inner.endpoints_sealed_otherwise(active, limit)
+            self.inner.endpoints_sealed_otherwise(active, after, limit)
         )
     }
 
@@ -223,7 +224,23 @@ impl Storage for Faulty<dyn Storage> {
     }
 
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError> {
-        read!(self, "due", self.inner.due(job))
+        let due = async {
+            let result = self.inner.due(job).await;
+            self.faults.watched(|watch| watch.looked(&self.life, job));
+            result
+        };
+        read!(self, "due", due)
+    }
+
+    async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        let due = async {
+            let result = self.inner.due_all(jobs).await;
+            for job in jobs {
+                self.faults.watched(|watch| watch.looked(&self.life, job));
+            }
+            result
+        };
+        read!(self, "due_all", due)
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

@@ -16,7 +16,7 @@ use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
 use crate::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
 use crate::timestamp::Timestamp;
-use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
+use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint, Health, Ordering};
 
 impl Mutant<dyn Storage> {
     /// Skips the commit of a dispatch.
@@ -32,6 +32,16 @@ impl Mutant<dyn Storage> {
             Bug::AnswerOverwritesTerminal => self.overwrite(changes).await?,
             Bug::KeyClaimDropped => changes.claim = None,
             Bug::GuardsDropped => changes.guards.clear(),
+            Bug::WakeLost => {
+                changes.writes.retain(|write| !matches!(write, Write::Wake { .. }));
+            }
+            Bug::OldSecretDropped => {
+                for write in &mut changes.writes {
+                    if let Write::Endpoint(endpoint) = write {
+                        endpoint.previous = None;
+                    }
+                }
+            }
             Bug::AuditDropped => changes.writes.retain(|write| !matches!(write, Write::Audit(_))),
             Bug::DueTimeLost => {
                 for write in &mut changes.writes {
@@ -55,6 +65,17 @@ impl Mutant<dyn Storage> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether what parks a delivery to this endpoint is not heeded.
+    fn ignores(&self, endpoint: &Endpoint) -> bool {
+        let is_ordered = endpoint.options.ordering != Ordering::AsDue;
+        match self.bug {
+            Bug::PausesIgnored => !is_ordered,
+            // One that is healthy is not paused.
+            Bug::OrderIgnored => is_ordered && endpoint.health == Health::Healthy,
+            _ => false,
+        }
     }
 
     async fn fail_unknown(&self, changes: &mut Changes) -> Result<(), StorageError> {
@@ -260,9 +281,10 @@ impl Storage for Mutant<dyn Storage> {
     async fn endpoints_sealed_otherwise(
         &self,
         active: &KeyName,
+        after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<Endpoint>, StorageError> {
-        self.inner.endpoints_sealed_otherwise(active, limit).await
+        self.inner.endpoints_sealed_otherwise(active, after, limit).await
     }
 
     async fn delivery(
@@ -293,6 +315,11 @@ impl Storage for Mutant<dyn Storage> {
 
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError> {
         let mut work = self.inner.due(job).await?;
+        if let (Some(DueWork::Parked { .. }), Job::Delivery { scope, delivery }) = (&work, job) {
+            let parked = self.inner.delivery(scope, *delivery).await?;
+            let ignored = parked.filter(|parked| self.ignores(&parked.endpoint));
+            work = ignored.map(|parked| DueWork::Delivery(Box::new(parked))).or(work);
+        }
         if let (Bug::NotFoundTrustedEarly, Some(DueWork::Operation(state))) = (self.bug, &mut work)
         {
             for operation in &mut state.operations {
@@ -300,6 +327,14 @@ impl Storage for Mutant<dyn Storage> {
             }
         }
         Ok(work)
+    }
+
+    async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        let mut found = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            found.push(self.due(job).await?);
+        }
+        Ok(found)
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

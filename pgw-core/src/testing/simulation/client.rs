@@ -17,11 +17,10 @@ use crate::payment::{CaptureMethod, Customer, Finality};
 use crate::scope::Scope;
 use crate::storage::DeliveryFilter;
 use crate::testing::random::Random;
-use crate::text::{CustomerName, Description, PaymentMethod, Reason};
-use crate::webhook::plan::{EndpointUpdate, NewEndpoint};
-use crate::webhook::{EndpointStatus, EndpointUrl};
+use crate::text::{CustomerName, Description, PaymentMethod};
 
 use super::logs::Logs;
+use super::tending;
 use super::world::{Failed, World};
 
 /// Something asked of a payment.
@@ -57,6 +56,9 @@ impl Command {
 /// The life of a client.
 pub(super) async fn live(world: Arc<World>, logs: Logs) {
     let client = Client { dice: world.dice.fork(), world, logs };
+    if client.dice.hits(500) {
+        client.create_endpoint().await;
+    }
     for _ in 0..client.world.chance.actions {
         tokio::time::sleep(client.dice.wait(Duration::from_secs(3))).await;
         client.act().await;
@@ -71,7 +73,7 @@ struct Client {
 
 impl Client {
     async fn act(&self) {
-        let scope = self.dice.pick(&self.world.scopes).cloned().unwrap_or_default();
+        let scope = self.scope();
         let payment = self.payment();
         match (self.dice.below(100), payment) {
             (0..=27, _) | (_, None) => {
@@ -97,8 +99,8 @@ impl Client {
             }
             (69..=76, Some((scope, id))) => self.confirm(&scope, id).await,
             (77..=83, _) => self.repeat().await,
-            (84..=86, Some((scope, id))) => self.wait_for(&scope, id).await,
-            (87..=90, _) => self.retry_delivery(&scope).await,
+            (84 | 85, Some((scope, id))) => self.wait_for(&scope, id).await,
+            (86..=88, _) => self.retry_delivery(&scope).await,
             _ => self.tend_endpoints(&scope).await,
         }
     }
@@ -172,42 +174,16 @@ impl Client {
         }
     }
 
+    /// From the beginning, so that there is somebody who hears most of what happens.
+    async fn create_endpoint(&self) {
+        tokio::time::sleep(self.dice.wait(Duration::from_secs(1))).await;
+        if let Err(failed) = tending::create(&self.world, &self.dice, &self.scope()).await {
+            self.is_worth_another_try(&failed);
+        }
+    }
+
     async fn tend_endpoints(&self, scope: &Scope) {
-        let known = self.dice.pick(&self.world.journal().endpoints).cloned();
-        let nth = self.dice.below(4);
-        let asked = match (self.dice.below(10), known) {
-            (0..=4, _) | (_, None) => {
-                let url = EndpointUrl::parse(&format!("https://receiver-{nth}.example/hooks"))
-                    .expect("a plain https address");
-                let caller = Caller::host(scope.clone());
-                let new = NewEndpoint::new(url);
-                let created = self
-                    .world
-                    .call(async |gateway: &Gateway| gateway.by(caller).create_endpoint(new).await);
-                created.await.map(|endpoint| {
-                    self.world.journal().endpoints.push((scope.clone(), endpoint.endpoint.id));
-                })
-            }
-            (5, Some((scope, id))) => {
-                let caller = Caller::host(scope);
-                let asked = async |gateway: &Gateway| gateway.by(caller).delete_endpoint(id).await;
-                self.world.call(asked).await
-            }
-            (kind, Some((scope, id))) => {
-                let reason = Reason::parse("maintenance").expect("a word is a reason");
-                let status = if kind < 8 {
-                    EndpointStatus::Enabled
-                } else {
-                    EndpointStatus::Disabled { reason }
-                };
-                let update = EndpointUpdate { status: Some(status), ..EndpointUpdate::default() };
-                let caller = Caller::host(scope);
-                let asked =
-                    async |gateway: &Gateway| gateway.by(caller).update_endpoint(id, update).await;
-                self.world.call(asked).await.map(|_| ())
-            }
-        };
-        if let Err(failed) = asked {
+        if let Err(failed) = tending::tend(&self.world, &self.dice, scope).await {
             self.is_worth_another_try(&failed);
         }
     }
@@ -220,6 +196,10 @@ impl Client {
                 error.is_retryable()
             }
         }
+    }
+
+    fn scope(&self) -> Scope {
+        self.dice.pick(&self.world.scopes).cloned().unwrap_or_default()
     }
 
     fn payment(&self) -> Option<(Scope, PaymentId)> {

@@ -1,6 +1,7 @@
 //! Healing: the weather is clear, customers act, a person settles what needs one by the processor's books, and everything that can
 //! still move is waited for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::scope::Scope;
 use crate::storage::StorageError;
 use crate::testing::invariants::{Broken, Rows};
 use crate::text::Reason;
+use crate::webhook::{Delivery, DeliveryState};
 
 use super::world::World;
 
@@ -47,6 +49,7 @@ async fn heal_once(world: &Arc<World>, round: u32) -> Result<Option<String>, Sto
         for state in &rows.payments {
             restless = restless.or(settle(world, scope, state, round).await?);
         }
+        replay(world, scope, &rows).await;
         let heard = world.journal().heard.get(scope).and_then(|heard| heard.last().copied());
         restless = restless.or(rows.restless(heard.map_or(0, |(position, _)| position)));
     }
@@ -59,6 +62,28 @@ async fn heal_once(world: &Arc<World>, round: u32) -> Result<Option<String>, Sto
         }
     }
     Ok(restless)
+}
+
+/// Replays what was given up and holds up a payment's later events: without that, an endpoint that parks them waits for ever.
+async fn replay(world: &Arc<World>, scope: &Scope, rows: &Rows) {
+    let place = |delivery: &Delivery| Some((delivery.id.endpoint(), delivery.payment?));
+    let waiting: BTreeSet<_> = rows
+        .deliveries
+        .iter()
+        .filter(|delivery| delivery.state == DeliveryState::Pending)
+        .filter_map(place)
+        .collect();
+    for delivery in &rows.deliveries {
+        let is_given_up = matches!(delivery.state, DeliveryState::Failed(_));
+        if is_given_up && place(delivery).is_some_and(|place| waiting.contains(&place)) {
+            let caller = Caller::host(scope.clone());
+            let retried = async |gateway: &Gateway| {
+                gateway.by(caller.clone()).retry_delivery(delivery.id).await.map(|_| ())
+            };
+            // Refused where somebody else is at it; the next round looks again.
+            let _ = world.insist(retried).await;
+        }
+    }
 }
 
 /// Does what a person would about a payment; says what of it still moves.

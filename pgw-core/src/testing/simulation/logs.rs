@@ -78,5 +78,8 @@ impl Visit for Text {
     }
 }
 
-/// In every customer's name and address, every description, and every secret of an endpoint.
-pub(super) const CANARIES: [&str; 3] = ["canary", "Canary", "whsec_"];
+/// In every customer's name and address, every description, every value of an endpoint's own headers, and every secret of an endpoint.
+const CANARIES: [&str; 3] = ["canary", "Canary", "whsec_"];
+
+/// In every value of an endpoint's own headers, and every secret of an endpoint.
+pub(super) const SECRETS: [&str; 2] = ["canary-header", "whsec_"];

@@ -14,11 +14,12 @@ use crate::processor::{Processor as _, RawNotification};
 use crate::sandbox::EntryState;
 use crate::scope::Scope;
 use crate::testing::random::Random;
-use crate::testing::transport::{Reply, TransportScript};
+use crate::testing::transport::{Reply, Taken, TransportScript};
 use crate::webhook::{TransportErrorKind, WebhookRequest};
 
 use super::chance::{self, Clocks};
 use super::wire::{LIE_HEADER, Script};
+use super::witness::Witness;
 use super::world::World;
 
 /// Changes the weather every few seconds, until it clears.
@@ -40,6 +41,7 @@ pub(super) async fn mishaps(world: Arc<World>) {
         match dice.below(10) {
             0..=2 => {
                 if world.backend.lose_queue() {
+                    world.witness.queue_lost();
                     world.queues_lost.fetch_add(1, Ordering::Relaxed);
                     world.faults.note("queue", "lost");
                 }
@@ -138,29 +140,44 @@ async fn follow(world: &World, gateway: &Gateway, scope: &Scope, dice: &Random) 
 pub(super) struct Receivers {
     dice: Random,
     script: Arc<Script>,
+    witness: Arc<Witness>,
 }
 
 impl Receivers {
-    pub(super) const fn new(dice: Random, script: Arc<Script>) -> Self {
-        Self { dice, script }
+    pub(super) const fn new(dice: Random, script: Arc<Script>, witness: Arc<Witness>) -> Self {
+        Self { dice, script, witness }
     }
-}
 
-impl TransportScript for Receivers {
-    fn on_send(&self, _request: &WebhookRequest) -> Reply {
+    fn reply(&self) -> Reply {
         let draw = self.dice.below(1_000);
         if self.script.is_clear() {
             return Reply::Status(200);
         }
+        let wait = Duration::from_secs(1 + draw % 8);
         match draw {
             0..=59 => Reply::LostBefore(TransportErrorKind::Timeout),
             60..=99 => Reply::LostAfter(TransportErrorKind::Timeout),
             100..=149 => Reply::LostAfter(TransportErrorKind::Reset),
             150..=179 => Reply::LostBefore(TransportErrorKind::Connect),
             180..=249 => Reply::Status(500),
-            250..=289 => Reply::RetryAfter(429, Duration::from_secs(1 + draw % 8)),
+            250..=269 => Reply::RetryAfter(429, wait),
+            270..=289 => Reply::RetryAfter(503, wait),
             290..=292 => Reply::Status(410),
+            293..=312 => Reply::Status(503),
             _ => Reply::Status(200),
         }
+    }
+}
+
+impl TransportScript for Receivers {
+    fn on_send(&self, request: &WebhookRequest) -> Reply {
+        let reply = self.reply();
+        let outcome = match reply {
+            Reply::LostBefore(_) | Reply::Hang => None,
+            Reply::Status(200..=299) | Reply::LostAfter(_) => Some(Taken::Yes),
+            Reply::Status(_) | Reply::RetryAfter(..) => Some(Taken::No),
+        };
+        self.witness.webhook(request, outcome);
+        reply
     }
 }

@@ -16,7 +16,7 @@ use crate::scope::Mode;
 use crate::storage::Storage;
 use crate::testing::crash::Life;
 use crate::testing::faults::Faulty;
-use crate::testing::keys::key_ring;
+use crate::testing::keys::key_rings;
 use crate::testing::mutants::Mutant;
 use crate::webhook::WebhookTransport;
 use crate::worker::Worker;
@@ -80,7 +80,7 @@ fn build(world: &Arc<World>, life: &Life) -> Gateway {
     let mut storage: Arc<dyn Storage> =
         Arc::new(Faulty::new(world.backend.storage(), Arc::clone(faults), life.clone()));
     let queue: Arc<dyn Queue> =
-        Arc::new(Faulty::new(world.backend.queue(), Arc::clone(faults), life.clone()));
+        Arc::new(Faulty::new(Arc::clone(&world.queue), Arc::clone(faults), life.clone()));
     let notifier: Arc<dyn Notifier> =
         Arc::new(Faulty::new(world.backend.notifier(), Arc::clone(faults), life.clone()));
     let wire: Arc<dyn Processor> = Arc::clone(&world.wire) as _;
@@ -94,11 +94,14 @@ fn build(world: &Arc<World>, life: &Life) -> Gateway {
         processor = Arc::new(Mutant::new(processor, bug));
         transport = Arc::new(Mutant::new(transport, bug));
     }
+    // Now and then the other key is active; each ring opens what either sealed.
+    let [ring, other] = key_rings();
+    let keys = if world.dice.hits(300) { other } else { ring };
     Gateway::builder()
         .with_storage(storage)
         .with_queue(queue)
         .with_notifier(notifier)
-        .with_transport(transport, key_ring())
+        .with_transport(transport, keys)
         .with_processor(Mode::Test, processor, world.chance.processor)
         .with_env(Env::new(Arc::clone(&world.clock) as _, Arc::clone(&world.entropy) as _))
         .with_settings(world.chance.settings.clone())

@@ -7,37 +7,62 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::builder::Settings;
 use crate::changes::{Changes, Write};
 use crate::env::runtime_now;
 use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use crate::payment::{Operation, OperationState, Payment};
 use crate::processor::Instruction;
+use crate::queue::{Claim, Job};
+use crate::secret::Secret;
+use crate::testing::crash::Life;
 use crate::testing::faults::Watch;
-use crate::webhook::Endpoint;
+use crate::testing::transport::Taken;
+use crate::webhook::{EndpointWithSecret, WebhookRequest};
 
+use super::claims::Claims;
+use super::deliveries::{Counts, Deliveries};
 use super::write_aheads::{Effect, WriteAheads};
 
 /// What it saw.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Witness {
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     started: Option<Instant>,
     operations: BTreeMap<OperationId, OperationState>,
     aheads: WriteAheads,
     owners: BTreeMap<OperationId, PaymentId>,
     payments: BTreeMap<PaymentId, (u64, u64)>,
-    endpoints: BTreeMap<EndpointId, Endpoint>,
-    owed: BTreeSet<DeliveryId>,
+    deliveries: Deliveries,
+    claims: Claims,
     unknown: u64,
     story: Vec<(PaymentId, String)>,
     broken: Vec<(&'static str, String)>,
 }
 
 impl Witness {
+    /// One that saw nothing yet, of gateways with these settings.
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            seen: Mutex::new(Seen {
+                started: None,
+                operations: BTreeMap::new(),
+                aheads: WriteAheads::default(),
+                owners: BTreeMap::new(),
+                payments: BTreeMap::new(),
+                deliveries: Deliveries::new(settings),
+                claims: Claims::default(),
+                unknown: 0,
+                story: Vec::new(),
+                broken: Vec::new(),
+            }),
+        }
+    }
+
     /// Where an operation stands in truth.
     pub(super) fn state(&self, operation: OperationId) -> Option<OperationState> {
         self.lock().operations.get(&operation).copied()
@@ -85,7 +110,37 @@ impl Witness {
 
     /// The deliveries that there should be.
     pub(super) fn owed(&self) -> BTreeSet<DeliveryId> {
-        self.lock().owed.clone()
+        self.lock().deliveries.owed()
+    }
+
+    /// Every secret that each endpoint ever had.
+    pub(super) fn secrets(&self) -> BTreeMap<EndpointId, Vec<Secret>> {
+        self.lock().deliveries.secrets()
+    }
+
+    /// What happened to endpoints and deliveries.
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().deliveries.counts
+    }
+
+    /// Somebody was shown an endpoint's secret.
+    pub(super) fn shown(&self, shown: &EndpointWithSecret) {
+        let seen = &mut *self.lock();
+        seen.deliveries.shown(shown, &mut seen.broken);
+    }
+
+    /// A webhook is sent by the process that said so just now; `outcome` is what its receiver makes of it, `None` if it never arrives.
+    pub(super) fn webhook(&self, request: &WebhookRequest, outcome: Option<Taken>) {
+        let seen = &mut *self.lock();
+        let told = seen.deliveries.sent(request, outcome, &mut seen.broken);
+        if let Some((payment, line)) = told {
+            seen.tell(payment, &line);
+        }
+    }
+
+    /// The queue forgot everything.
+    pub(super) fn queue_lost(&self) {
+        self.lock().claims.lost();
     }
 
     /// A call with this deadline goes out: its write-ahead must be there.
@@ -117,17 +172,43 @@ impl Watch for Witness {
     fn applied(&self, changes: &Changes) {
         self.lock().look_at(changes);
     }
+
+    fn looked(&self, life: &Life, job: &Job) {
+        self.lock().deliveries.looked(life, job);
+    }
+
+    fn sending(&self, life: &Life) {
+        self.lock().deliveries.sender = Some(life.clone());
+    }
+
+    fn claimed(&self, claim: &Claim, lease: Duration) {
+        let seen = &mut *self.lock();
+        seen.broken.extend(seen.claims.given(claim, lease).err());
+    }
+
+    fn extended(&self, claim: &Claim, lease: Duration, was_held: bool) {
+        let seen = &mut *self.lock();
+        seen.broken.extend(seen.claims.extended(claim, lease, was_held).err());
+    }
+
+    fn settled(&self, claim: &Claim, was_held: bool) {
+        let seen = &mut *self.lock();
+        seen.broken.extend(seen.claims.settled(claim, was_held).err());
+    }
 }
 
 impl Seen {
     fn look_at(&mut self, changes: &Changes) {
-        self.owe(changes);
+        self.deliveries.applied(changes, &mut self.broken);
         let mut moved = None;
         let mut audited = false;
         for write in &changes.writes {
             match write {
                 Write::Payment(payment) => self.payment(payment, changes),
                 Write::Operation { operation, .. } => {
+                    self.claims.ended(|job| {
+                        matches!(job, Job::Operation { operation: of, .. } if *of == operation.id)
+                    });
                     self.tell_of(operation);
                     self.aheads.written(operation);
                     let before = self.operations.insert(operation.id, operation.state);
@@ -145,6 +226,23 @@ impl Seen {
                                 ),
                             ));
                         }
+                    }
+                }
+                Write::Wake { endpoint, payment } => {
+                    let deliveries = &self.deliveries;
+                    self.claims.ended(|job| {
+                        matches!(job, Job::Delivery { delivery, .. }
+                            if deliveries.is_of(*delivery, *endpoint, *payment))
+                    });
+                }
+                Write::Delivery { delivery, .. } => {
+                    self.claims.ended(|job| {
+                        matches!(job, Job::Delivery { delivery: of, .. } if *of == delivery.id)
+                    });
+                    if let Some(payment) = delivery.payment {
+                        let (id, state) = (delivery.id, delivery.state);
+                        let counts = (delivery.attempts, delivery.attempts_total);
+                        self.tell(payment, &format!("{id} is {state:?} (attempts {counts:?})"));
                     }
                 }
                 Write::Audit(_) => audited = true,
@@ -176,25 +274,6 @@ impl Seen {
         );
         self.owners.insert(operation.id, operation.payment);
         self.tell(operation.payment, &line);
-    }
-
-    /// Events go to the endpoints as they were before the commit, less those that it disables or deletes.
-    fn owe(&mut self, changes: &Changes) {
-        let before = self.endpoints.clone();
-        for write in &changes.writes {
-            if let Write::Endpoint(endpoint) = write {
-                self.endpoints.insert(endpoint.id, (**endpoint).clone());
-            }
-        }
-        for write in &changes.writes {
-            let Write::Event(event) = write else { continue };
-            for (id, endpoint) in &before {
-                let still = self.endpoints.get(id).is_some_and(|now| now.hears(event.event_type));
-                if endpoint.scope == event.scope && endpoint.hears(event.event_type) && still {
-                    self.owed.insert(DeliveryId::new(event.id, *id));
-                }
-            }
-        }
     }
 
     fn tell(&mut self, payment: PaymentId, line: &str) {

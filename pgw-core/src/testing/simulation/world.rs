@@ -12,13 +12,14 @@ use crate::error::Error;
 use crate::gateway::{Gateway, Receipt};
 use crate::id::{EndpointId, EventId, PaymentId};
 use crate::idempotency::IdempotencyKey;
+use crate::queue::Queue;
 use crate::sandbox::Sandbox;
 use crate::scope::{Mode, Scope};
 use crate::testing::clock::SimClock;
 use crate::testing::crash::Life;
 use crate::testing::faults::{Faults, Rates, Watch};
 use crate::testing::invariants::{Acknowledged, Broken, Outside};
-use crate::testing::mutants::Bug;
+use crate::testing::mutants::{Bug, Mutant};
 use crate::testing::random::Random;
 use crate::testing::transport::RecordingTransport;
 
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub(super) entropy: Arc<Random>,
     pub(super) faults: Arc<Faults>,
     pub(super) backend: Box<dyn Backend>,
+    /// The backend's, with a bug if it is one of queues: what claims are held is known to all processes together.
+    pub(super) queue: Arc<dyn Queue>,
     pub(super) sandbox: Sandbox,
     pub(super) script: Arc<Script>,
     pub(super) wire: Arc<Wire>,
@@ -66,6 +69,7 @@ pub(super) struct Journal {
     pub(super) payments: Vec<(Scope, PaymentId)>,
     pub(super) commands: Vec<(Scope, Command)>,
     pub(super) endpoints: Vec<(Scope, EndpointId)>,
+    pub(super) addresses: u64,
     pub(super) acknowledged: Vec<Acknowledged>,
     pub(super) heard: BTreeMap<Scope, Vec<(u64, EventId)>>,
     pub(super) keys: u64,
@@ -86,7 +90,7 @@ impl World {
         let dice = Random::new(seed);
         let chance = Chance::draw(&dice);
         let faults = Faults::new(dice.number());
-        let witness = Arc::new(Witness::default());
+        let witness = Arc::new(Witness::new(chance.settings.clone()));
         faults.watch(Arc::clone(&witness) as Arc<dyn Watch>);
         let steady = Arc::new(SimClock::start());
         let entropy = || -> Arc<dyn Entropy> { Arc::new(dice.fork()) };
@@ -101,13 +105,20 @@ impl World {
             dice.fork(),
             chance.processor.timeout,
         ));
-        let receivers = outside::Receivers::new(dice.fork(), Arc::clone(&script));
+        let receivers =
+            outside::Receivers::new(dice.fork(), Arc::clone(&script), Arc::clone(&witness));
+        let backend = make(Arc::clone(&steady) as _, entropy());
+        let mut queue = backend.queue();
+        if let Some(bug) = bug {
+            queue = Arc::new(Mutant::new(queue, bug));
+        }
         Arc::new(Self {
             bug,
+            queue,
             clock: Arc::new(SimClock::start()),
             entropy: Arc::new(dice.fork()),
             faults,
-            backend: make(Arc::clone(&steady) as _, entropy()),
+            backend,
             sandbox,
             script,
             wire,
@@ -164,6 +175,7 @@ impl World {
                 received: self.transport.received(),
                 ledger: self.sandbox.ledger(),
                 owed: Some(self.witness.owed()),
+                secrets: self.witness.secrets(),
             }
         };
         if broken.is_empty() {
@@ -179,6 +191,7 @@ impl World {
     }
 
     pub(super) fn report(&self) -> Report {
+        let counts = self.witness.counts();
         Report {
             operations: self.witness.operations(),
             crashes: self.crashes.load(Ordering::Relaxed),
@@ -186,6 +199,10 @@ impl World {
             ambiguous_commits: self.faults.ambiguous(),
             unknown: self.witness.unknown(),
             queues_lost: self.queues_lost.load(Ordering::Relaxed),
+            webhooks: counts.webhooks,
+            pauses: counts.pauses,
+            rotations: counts.rotations,
+            disabled: counts.disabled,
             trace: self.faults.trace_hash(),
         }
     }

@@ -10,7 +10,7 @@ pub(super) const LARGE: &str = "large";
 pub(super) const SMALL: &str = "small-17";
 
 /// The pages that a vacuum touches would count as those of whatever is called meanwhile.
-const ALONE: &str = "
+pub(super) const ALONE: &str = "
 do $$ declare t regclass; begin
     for t in select oid from pg_class where relnamespace = '{schema}'::regnamespace and relkind = 'r' loop
         execute format('alter table %s set (autovacuum_enabled = off)', t);
