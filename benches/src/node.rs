@@ -186,4 +186,4 @@ impl Queue for Held {
 }
 
 /// Operations and deliveries at once, each: as many as a busy node would be given.
-const AT_ONCE_MAX: usize = 256;
+const AT_ONCE_MAX: usize = 512;

@@ -158,7 +158,7 @@ create table {schema}.endpoints (
     filters text[] not null,
     profiles text[] not null check (cardinality(profiles) > 0),
     timeout_ms bigint check (timeout_ms > 0),
-    concurrency bigint check (concurrency between 1 and 32),
+    concurrency bigint check (concurrency between 1 and 64),
     rate_per_s bigint check (rate_per_s > 0),
     ordering text not null check (ordering in ('none', 'skip', 'park')),
     header_names text,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +50,8 @@ pub struct PgQueue {
     database: Arc<Database>,
     claims: Claims,
     engine: Engine,
+    /// How many claims of deliveries are still to pass the head by.
+    behind: Arc<AtomicU32>,
 }
 
 /// How jobs are claimed.
@@ -67,8 +70,8 @@ impl PgQueue {
     /// far above what retries of one outage come to.
     pub const CLAIMS_MAX: u32 = 1_000;
 
-    pub(crate) const fn new(database: Arc<Database>, claims: Claims, engine: Engine) -> Self {
-        Self { database, claims, engine }
+    pub(crate) fn new(database: Arc<Database>, claims: Claims, engine: Engine) -> Self {
+        Self { database, claims, engine, behind: Arc::default() }
     }
 
     /// Buried jobs, each with the reason; at most `limit`.
@@ -153,6 +156,12 @@ impl PgQueue {
         Ok(Claimed { claims, looked_at: usize::try_from(looked_at).unwrap_or(0) })
     }
 
+    /// Whether the head was full of deliveries that could not be claimed a moment ago: it still is, most likely, so it is not looked at.
+    fn takes_from_behind(&self) -> bool {
+        let fewer = |left: u32| left.checked_sub(1);
+        self.behind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
+    }
+
     /// Claims what has been due for longest; of deliveries, also what is behind those of an endpoint that has enough out.
     async fn claim_fairly(
         &self,
@@ -161,9 +170,19 @@ impl PgQueue {
         lease: Duration,
         merchant: Option<MerchantId>,
     ) -> Result<Vec<Claim>, QueueError> {
+        let is_single = merchant.is_none();
+        if table.lane == Lane::Deliveries && is_single && self.takes_from_behind() {
+            return Ok(self
+                .claim_of(table, max, lease, merchant, Reach::EachEndpoint)
+                .await?
+                .claims);
+        }
         let mut claimed = self.claim_of(table, max, lease, merchant.clone(), Reach::Head).await?;
         let hides = claimed.claims.len() < max && claimed.looked_at >= max.saturating_mul(HEAD);
         if table.lane == Lane::Deliveries && hides {
+            if is_single {
+                self.behind.store(BEHIND, Ordering::Relaxed);
+            }
             let room = max - claimed.claims.len();
             let behind = self.claim_of(table, room, lease, merchant, Reach::EachEndpoint).await?;
             claimed.claims.extend(behind.claims);
@@ -688,6 +707,8 @@ fn unavailable(error: StorageError) -> QueueError {
 
 /// How many due deliveries a claim looks at for each that it wants.
 const HEAD: usize = 8;
+/// How many claims pass the head by after it was full of what could not be claimed.
+const BEHIND: u32 = 16;
 /// How many endpoints a look behind the head visits.
 const ENDPOINTS_MAX: usize = 1_000;
 

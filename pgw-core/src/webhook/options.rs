@@ -23,7 +23,8 @@ pub struct DeliveryOptions {
     /// The deadline of an attempt, from name resolution to the end of the answer: from [`TIMEOUT_MIN`](Self::TIMEOUT_MIN) to
     /// [`TIMEOUT_MAX`](Self::TIMEOUT_MAX), whole milliseconds. `None`: the gateway's.
     pub timeout: Option<Duration>,
-    /// Most attempts at once: from 1 to [`CONCURRENCY_MAX`](Self::CONCURRENCY_MAX), the default. Each worker keeps to it; over several
+    /// Most attempts at once: from 1 to [`CONCURRENCY_MAX`](Self::CONCURRENCY_MAX). `None`:
+    /// [`CONCURRENCY_DEFAULT`](Self::CONCURRENCY_DEFAULT). Each worker keeps to it; over several
     /// processes it is kept where the queue knows of it, as PostgreSQL's does.
     pub concurrency: Option<NonZeroU8>,
     /// Most attempts a second that a worker makes: from 1 to [`RATE_MAX`](Self::RATE_MAX). `None`: as fast as they are due.
@@ -37,6 +38,8 @@ impl DeliveryOptions {
     pub const TIMEOUT_MIN: Duration = Duration::from_secs(1);
     /// Longest deadline of an attempt. Receivers do their work after they have answered.
     pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+    /// Attempts at once where nothing else is said: half of what is held, so that the next one starts when one ends.
+    pub const CONCURRENCY_DEFAULT: u8 = Self::CONCURRENCY_MAX / 2;
     /// Most attempts at once.
     pub const CONCURRENCY_MAX: u8 = queue::PER_ENDPOINT_MAX as u8;
     /// Most attempts a second that a limit may be set to.
@@ -66,7 +69,7 @@ impl DeliveryOptions {
     /// Most attempts at once.
     #[must_use]
     pub fn concurrency_max(&self) -> u8 {
-        self.concurrency.map_or(Self::CONCURRENCY_MAX, NonZeroU8::get)
+        self.concurrency.map_or(Self::CONCURRENCY_DEFAULT, NonZeroU8::get)
     }
 }
 

@@ -230,7 +230,7 @@ impl State {
             return None;
         }
         if is_overloaded {
-            self.limit = (self.limit / 2).max(1);
+            self.limit = (self.limit.min(seen.options.concurrency_max()) / 2).max(1);
         }
         self.failures = self.failures.saturating_add(1);
         let is_probe = health != Health::Healthy;

@@ -45,7 +45,7 @@ pub struct Worker {
 pub struct WorkerSettings {
     /// Most operations at once. Default 64.
     pub operations_max: usize,
-    /// Most deliveries at once. Default 256: they mostly wait, and an endpoint that never answers takes a share of them.
+    /// Most deliveries at once. Default 512: they mostly wait, and an endpoint that never answers takes a share of them.
     pub deliveries_max: usize,
     /// How long a claim holds without a heartbeat; heartbeats come three times as often. Default 30 s.
     pub lease: Duration,
@@ -62,7 +62,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             operations_max: 64,
-            deliveries_max: 256,
+            deliveries_max: 512,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
             reap: Duration::from_secs(5),

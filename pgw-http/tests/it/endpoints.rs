@@ -19,8 +19,9 @@ use crate::harness::{App, Ask, Reply, new_key};
 /// What no answer may show: the values of headers.
 const HEADER_VALUES: [&str; 2] = ["Bearer s3cr3t-t0ken", "blue-whale"];
 
-/// The default of what may be under way at once, and the end of its range.
+/// The end of the range of what may be under way at once, and its default.
 const MOST_AT_ONCE: u8 = DeliveryOptions::CONCURRENCY_MAX;
+const AT_ONCE: u8 = DeliveryOptions::CONCURRENCY_DEFAULT;
 
 /// The body of an endpoint that says everything there is to say.
 fn everything() -> Value {
@@ -85,7 +86,7 @@ async fn what_is_not_said_has_a_default() {
     let app = App::new().await;
     let (_, _, shown) = created(&app, &json!({"url": "https://hooks.example/"})).await;
     let defaults = json!({
-        "headers": [], "timeout_ms": null, "concurrency": MOST_AT_ONCE, "rate_per_second": null, "ordering": "none",
+        "headers": [], "timeout_ms": null, "concurrency": AT_ONCE, "rate_per_second": null, "ordering": "none",
         "on_exhausted": null, "failing_since": null,
     });
     assert_members(&shown, &defaults);
@@ -153,7 +154,7 @@ async fn a_change_leaves_what_it_does_not_name() {
     let (path, _, mut before) = created(&app, &everything()).await;
     for (change, shown) in [
         (json!({"timeout_ms": null}), json!({"timeout_ms": null})),
-        (json!({"concurrency": null}), json!({"concurrency": MOST_AT_ONCE})),
+        (json!({"concurrency": null}), json!({"concurrency": AT_ONCE})),
         (json!({"rate_per_second": null}), json!({"rate_per_second": null})),
         (json!({"rate_per_second": 7}), json!({"rate_per_second": 7})),
         (json!({"concurrency": 2}), json!({"concurrency": 2})),
