@@ -20,9 +20,9 @@ pub async fn an_endpoint_has_so_many_deliveries_out_and_no_more(fixture: &dyn Qu
     let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     fixture.advance(DUE).await;
     let mut given = claim(&*queue, Lane::Deliveries, 3).await;
-    given.extend(claim(&*queue, Lane::Deliveries, 100).await);
+    given.extend(claim(&*queue, Lane::Deliveries, ALL).await);
     assert_eq!(jobs(&given), made[..PER_ENDPOINT_MAX]);
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await, [], "it has enough out");
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await, [], "it has enough out");
 }
 
 /// "Of one endpoint's deliveries … An endpoint is one of its scope": others have as many, and so has the same id in another scope.
@@ -66,7 +66,7 @@ pub async fn a_busy_endpoint_holds_up_no_other(fixture: &dyn QueueFixture) {
     assert_eq!(of_busy, &made[..PER_ENDPOINT_MAX]);
     let expected = [&of_one[0], &of_other[0], &of_one[1], &of_other[1]].map(Job::clone);
     assert_eq!(of_others, expected);
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await, [], "nothing else has room");
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await, [], "nothing else has room");
 }
 
 /// "Other endpoints": those of other merchants, too.
@@ -103,7 +103,7 @@ pub async fn one_claim_goes_past_what_has_no_room(fixture: &dyn QueueFixture) {
     let mut expected = made[..PER_ENDPOINT_MAX].to_vec();
     expected.insert(3, of_quiet[0].clone());
     expected.push(of_quiet[1].clone());
-    assert_eq!(jobs(&claim(&*queue, Lane::Deliveries, 100).await), expected);
+    assert_eq!(jobs(&claim(&*queue, Lane::Deliveries, ALL).await), expected);
 }
 
 /// "A claim that was settled … makes room again": whatever the verdict, for the one that has been due for longest.
@@ -112,7 +112,7 @@ pub async fn a_settled_claim_makes_room(fixture: &dyn QueueFixture) {
     let busy = endpoint(fixture, &samples).await;
     let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     fixture.advance(DUE).await;
-    let held = claim(&*queue, Lane::Deliveries, 100).await;
+    let held = claim(&*queue, Lane::Deliveries, ALL).await;
     let verdicts = [
         Verdict::Done,
         Verdict::Release { due_in: secs(3_600) },
@@ -120,7 +120,7 @@ pub async fn a_settled_claim_makes_room(fixture: &dyn QueueFixture) {
     ];
     for (n, verdict) in verdicts.into_iter().enumerate() {
         assert!(settle(&*queue, &held[n], verdict.clone()).await);
-        let next = jobs(&claim(&*queue, Lane::Deliveries, 100).await);
+        let next = jobs(&claim(&*queue, Lane::Deliveries, ALL).await);
         let expected = std::slice::from_ref(&made[PER_ENDPOINT_MAX + n]);
         assert_eq!(next, expected, "after {verdict:?}");
     }
@@ -132,17 +132,17 @@ pub async fn a_claim_whose_lease_ran_out_makes_room(fixture: &dyn QueueFixture) 
     let busy = endpoint(fixture, &samples).await;
     let mut made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     fixture.advance(DUE).await;
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await.len(), PER_ENDPOINT_MAX);
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await.len(), PER_ENDPOINT_MAX);
     fixture.advance(LEASE * 2).await;
-    let mut held = claim(&*queue, Lane::Deliveries, 100).await;
+    let mut held = claim(&*queue, Lane::Deliveries, ALL).await;
     assert_eq!(held.len(), PER_ENDPOINT_MAX);
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await, [], "it has enough out again");
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await, [], "it has enough out again");
     let mut done = Vec::new();
     while !held.is_empty() {
         let settled = settle_all(&*queue, &held, &Verdict::Done).await;
         assert!(settled.into_iter().all(|held| held), "their leases hold");
         done.extend(jobs(&held));
-        held = claim(&*queue, Lane::Deliveries, 100).await;
+        held = claim(&*queue, Lane::Deliveries, ALL).await;
     }
     done.sort();
     made.sort();
@@ -154,13 +154,13 @@ pub async fn an_extended_claim_keeps_its_room(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(8));
     let busy = endpoint(fixture, &samples).await;
     enqueue_to(fixture, &samples, &busy, &[Duration::ZERO; PER_ENDPOINT_MAX + 4]).await;
-    let held = claim(&*queue, Lane::Deliveries, 100).await;
+    let held = claim(&*queue, Lane::Deliveries, ALL).await;
     fixture.advance(LEASE - secs(10)).await;
     for claim in &held[1..] {
         assert!(extend(&*queue, claim).await, "it is still held");
     }
     fixture.advance(secs(20)).await;
-    let given = claim(&*queue, Lane::Deliveries, 100).await;
+    let given = claim(&*queue, Lane::Deliveries, ALL).await;
     assert_eq!(given.len(), 1, "one lease ran out, the others were extended");
 }
 
@@ -170,19 +170,19 @@ pub async fn an_extended_claim_takes_its_room_back(fixture: &dyn QueueFixture) {
     let busy = endpoint(fixture, &samples).await;
     enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX * 3)).await;
     fixture.advance(DUE).await;
-    let first = claim(&*queue, Lane::Deliveries, 100).await;
+    let first = claim(&*queue, Lane::Deliveries, ALL).await;
     fixture.advance(LEASE * 2).await;
-    let second = claim(&*queue, Lane::Deliveries, 100).await;
+    let second = claim(&*queue, Lane::Deliveries, ALL).await;
     assert_eq!(second.len(), PER_ENDPOINT_MAX);
     // Those that ran out or those that never were out: both have been due for long.
     let taken = jobs(&second);
     let lost: Vec<bool> = first.iter().map(|claim| !taken.contains(&claim.job)).collect();
     let extended = queue.extend(&first, LEASE).await.expect(WORKS);
     assert_eq!(extended, lost, "what nobody claimed anew is its holder's");
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await, [], "it has enough out");
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await, [], "it has enough out");
     settle_all(&*queue, &second, &Verdict::Done).await;
     let room = extended.into_iter().filter(|held| !held).count();
-    assert_eq!(claim(&*queue, Lane::Deliveries, 100).await.len(), room);
+    assert_eq!(claim(&*queue, Lane::Deliveries, ALL).await.len(), room);
 }
 
 /// "Operations have no such bound."
@@ -190,7 +190,7 @@ pub async fn operations_have_no_such_bound(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(10));
     let delays = [Duration::ZERO; PER_ENDPOINT_MAX * 2];
     enqueue(fixture, &samples, Lane::Operations, &delays).await;
-    assert_eq!(claim(&*queue, Lane::Operations, 100).await.len(), delays.len());
+    assert_eq!(claim(&*queue, Lane::Operations, ALL).await.len(), delays.len());
 }
 
 /// "At most `PER_ENDPOINT_MAX` are held at a time": by any number of claimers together.
@@ -231,5 +231,7 @@ fn in_turn(count: usize) -> Vec<Duration> {
     (1..).take(count).map(|n| secs(10) * n).collect()
 }
 
+/// More than these functions make for one endpoint.
+const ALL: usize = PER_ENDPOINT_MAX * 4;
 /// When all are due that these functions make.
-const DUE: Duration = secs(1_100);
+const DUE: Duration = secs(10 * ALL as u64);
