@@ -167,11 +167,14 @@ impl State {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Forgets what was learned about an endpoint that somebody has changed since, so that it is tried at once.
+    /// Forgets a pause of an endpoint that somebody has written since, as the storage did, and all else that was learned when it was given
+    /// a new start.
     fn start_anew(&mut self, endpoint: &Endpoint) {
-        let is_changed = self.paused.is_some_and(|(_, version)| endpoint.version > version);
-        if is_changed && endpoint.health == Health::Healthy {
-            self.paused = None;
+        if self.paused.is_none_or(|(_, version)| endpoint.version <= version) {
+            return;
+        }
+        self.paused = None;
+        if endpoint.health == Health::Healthy {
             self.tripped_at = None;
             self.failures = 0;
             self.limit = DeliveryOptions::CONCURRENCY_MAX;

@@ -184,6 +184,24 @@ async fn an_endpoint_that_is_mended_or_moved_starts_anew_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_test_of_a_paused_endpoint_does_not_wait_for_the_end_of_the_pause() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let world = World::answering(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::RetryAfter(429, Duration::from_secs(3_600)),
+        _ => Reply::Status(200),
+    });
+    let endpoint = endpoint_at(&world, "busy", DeliveryOptions::default()).await;
+    world.verbs().test_endpoint(endpoint).await.unwrap();
+    let _worker = world.worker();
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "it is paused for an hour");
+    world.verbs().test_endpoint(endpoint).await.unwrap();
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(health(&world, endpoint).await, Health::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hanging_endpoints_hold_up_no_other() {
     let world = World::answering(|request| {
         if request.url.as_str().contains("hangs") { Reply::Hang } else { Reply::Status(200) }
