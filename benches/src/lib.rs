@@ -1,5 +1,7 @@
 //! What the benchmarks and the simulation share. Nothing of it is published.
 
+pub mod baseline;
+pub mod command;
 pub mod load;
 pub mod message;
 pub mod node;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::message::Connection;
-use crate::time::Moment;
+use crate::time::{Moment, quantile};
 
 /// A client of a node's API that keeps its connections. Clones share them, and the numbers of the orders.
 #[derive(Debug, Clone)]
@@ -165,4 +165,48 @@ impl Load {
         }
         Ok(orders)
     }
+}
+
+/// Sends requests by so many connections, each one after the other, for some time: how many were answered with a success, and how long they
+/// took. `request` gives the bytes of the n-th; `heard` sees each answer's body.
+///
+/// # Errors
+/// When a connection breaks, and for every answer but a success.
+pub async fn hammer(
+    address: SocketAddr,
+    connections: usize,
+    time: Duration,
+    request: impl Fn(u64) -> String + Send + Sync + 'static,
+    heard: impl Fn(&[u8]) + Send + Sync + 'static,
+) -> Result<crate::pgbench::Load, Box<dyn Error>> {
+    let shared = Arc::new((request, heard, AtomicU64::new(0)));
+    let start = Moment::now();
+    let mut tasks = Vec::new();
+    for _ in 0..connections {
+        let shared = Arc::clone(&shared);
+        tasks.push(tokio::spawn(async move {
+            let mut connection = Connection::new(TcpStream::connect(address).await?)?;
+            let mut latencies = Vec::new();
+            while start.ago() < time {
+                let bytes = (shared.0)(shared.2.fetch_add(1, Ordering::Relaxed));
+                let sent = Moment::now();
+                connection.write(bytes.as_bytes()).await?;
+                let answer = connection.read().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+                latencies.push(sent.ago());
+                if !answer.status().is_some_and(|status| (200..300).contains(&status)) {
+                    let told = String::from_utf8_lossy(answer.body);
+                    return Err(io::Error::other(format!("{:?} {told}", answer.status())));
+                }
+                (shared.1)(answer.body);
+            }
+            io::Result::Ok(latencies)
+        }));
+    }
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await??);
+    }
+    let per_s = latencies.len() as f64 / start.ago().as_secs_f64();
+    let (p50, p99) = (quantile(&mut latencies, 0.5), quantile(&mut latencies, 0.99));
+    Ok(crate::pgbench::Load { per_s, p50, p99 })
 }

@@ -16,6 +16,7 @@ fn every_world_holds() {
     assert!(total.crashes_under_way > 0 && total.ambiguous_commits > 0, "{total:?}");
     assert!(total.unknown > 0 && total.queues_lost > 0, "{total:?}");
     assert!(total.webhooks > 0 && total.pauses > 0 && total.rotations > 0, "{total:?}");
+    assert!(total.erasures > 0, "{total:?}");
 }
 
 #[test]

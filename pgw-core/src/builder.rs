@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::Pepper;
+use crate::access::{AccessCache, ApiKeyText, Pepper, SealKey};
 use crate::crypto::KeyRing;
 use crate::env::Env;
-use crate::gateway::{Gateway, Parts, Webhooks};
+use crate::gateway::{Gateway, Parts, Refusals, Webhooks};
 use crate::notifier::Notifier;
 use crate::processor::Processor;
 use crate::queue::Queue;
@@ -103,8 +103,10 @@ impl GatewayBuilder {
         self
     }
 
-    /// The key that API keys' digests are made with. Without one, a random one is made and API keys work as long as this
-    /// gateway lives: give one when the storage outlives the process.
+    /// The key that digests of API keys and of customers are made with, and that the key of the audit log's [seals](crate::access::seal) is
+    /// derived from. Without one, a random one is made: API keys work, and a customer's consents and erasures are found, as long as this
+    /// gateway lives, and the audit log is not sealed, because nobody could verify it afterwards. Give one, the same to every process, when
+    /// the storage outlives the process.
     pub fn with_key_pepper(mut self, pepper: Pepper) -> Self {
         self.pepper = Some(pepper);
         self
@@ -129,6 +131,7 @@ impl GatewayBuilder {
         for (_, settings) in processors.values() {
             settings.check()?;
         }
+        let seals = self.pepper.as_ref().map(SealKey::of);
         let pepper = self.pepper.unwrap_or_else(|| Pepper::mint(&self.env));
         Ok(Gateway::from_parts(Parts {
             storage: self.storage.ok_or(BuildError::Missing("storage"))?,
@@ -139,6 +142,8 @@ impl GatewayBuilder {
                 vault: Vault::new(keys, self.env.clone()),
             }),
             breakers: Breakers::default(),
+            access: AccessCache::new(self.settings.api_keys_cached),
+            nobodys_key: ApiKeyText::nobodys(),
             processors: processors
                 .into_iter()
                 .map(|(mode, (processor, settings))| (mode, Gate::new(processor, settings)))
@@ -146,6 +151,8 @@ impl GatewayBuilder {
             sandbox: self.sandbox,
             env: self.env,
             pepper,
+            seals,
+            refusals: Refusals::default(),
             settings: self.settings,
         }))
     }
@@ -200,6 +207,9 @@ pub struct Settings {
     pub webhook_timeout: Duration,
     /// How long the answers of idempotency keys are kept byte for byte; at least 24 h, which is the default.
     pub answers_kept: Duration,
+    /// How long an API key that opened opens again without a look into the storage, so how long its revocation may take where no hints
+    /// flow. Default 30 s, at most 30 s; zero: never.
+    pub api_keys_cached: Duration,
 }
 
 impl Default for Settings {
@@ -218,6 +228,7 @@ impl Default for Settings {
             deliver_again: RetryPolicy::webhooks_default(),
             webhook_timeout: Duration::from_secs(15),
             answers_kept: Duration::from_secs(24 * 60 * 60),
+            api_keys_cached: Duration::from_secs(30),
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::access::{ApiKey, AuditRow};
+use crate::access::{ApiKey, AuditRow, AuditSeal, SealedRow, Shield};
 use crate::event::Event;
-use crate::id::{ConflictId, DeliveryId, EndpointId, KeyId, PaymentId};
+use crate::id::{ConflictId, ConsentId, DeliveryId, EndpointId, KeyId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use crate::payment::{Conflict, Operation, Payment};
+use crate::privacy::{Consent, CustomerDigest, Erasure};
 use crate::queue::Job;
 use crate::scope::Scope;
+use crate::text::CustomerId;
 use crate::timestamp::Timestamp;
 use crate::webhook::{Attempt, Delivery, Endpoint};
 
@@ -74,8 +76,21 @@ impl Changes {
             if write.scope().is_some_and(|scope| *scope != self.scope) {
                 return Err(ChangesError::ForeignScope);
             }
+            if let Write::Seal(seal) = write {
+                self.check_seal(seal)?;
+            }
         }
         if bytes > Self::BYTES_MAX { Err(ChangesError::TooLarge) } else { Ok(()) }
+    }
+
+    /// A chain is a merchant's, whichever the mode, and goes on where it ends.
+    fn check_seal(&self, seal: &AuditSeal) -> Result<(), ChangesError> {
+        if seal.merchant != self.scope.merchant {
+            return Err(ChangesError::ForeignScope);
+        }
+        let last = seal.number.checked_sub(1);
+        let is_guarded = last.is_some_and(|last| self.guards.contains(&Guard::Seals { last }));
+        if is_guarded { Ok(()) } else { Err(ChangesError::UnguardedSeal) }
     }
 }
 
@@ -92,6 +107,9 @@ pub enum ChangesError {
     /// A row of another merchant or mode.
     #[error("a row of another merchant or mode than the commit's")]
     ForeignScope,
+    /// A seal without the guard that the chain ends before it.
+    #[error("a seal of the audit log without the guard that the chain ends before it")]
+    UnguardedSeal,
 }
 
 /// Something that must hold for a commit to be applied.
@@ -126,12 +144,36 @@ pub enum Guard {
         /// Its version.
         version: u64,
     },
+    /// The customer was erased this many times.
+    Customer {
+        /// The customer.
+        customer: CustomerDigest,
+        /// How often.
+        erasures: u64,
+    },
+    /// The consent has this version; 0: there is no such consent.
+    Consent {
+        /// The consent.
+        id: ConsentId,
+        /// Its version.
+        version: u64,
+    },
     /// The consumer's cursor stands here; 0: it never moved.
     Cursor {
         /// The consumer's name.
         consumer: Box<str>,
         /// Its position.
         position: u64,
+    },
+    /// The shield, which is of no scope, has this version; 0: it was never changed.
+    Shield {
+        /// Its version.
+        version: u64,
+    },
+    /// The last seal of the merchant's audit log has this number; 0: there is none.
+    Seals {
+        /// Its number.
+        last: u64,
     },
 }
 
@@ -203,8 +245,18 @@ pub enum Write {
     },
     /// Appends to a delivery's attempt log.
     Attempt(Box<Attempt>),
-    /// Inserts or replaces an API key.
+    /// Inserts or replaces an API key, all but when it was last used: that stays as it is, and is nothing for a new one.
     ApiKey(Box<ApiKey>),
+    /// Records an erasure and marks what it is about: every payment of the customer that is there and not marked yet (see
+    /// [`Storage`](crate::storage::Storage#erasure)).
+    Erase {
+        /// The erasure.
+        erasure: Box<Erasure>,
+        /// Who, as payments name it. Not kept.
+        customer: CustomerId,
+    },
+    /// Inserts or replaces a consent.
+    Consent(Box<Consent>),
     /// Moves a consumer's cursor.
     Cursor {
         /// The consumer's name.
@@ -214,6 +266,10 @@ pub enum Write {
     },
     /// Appends to the audit log.
     Audit(Box<AuditRow>),
+    /// Replaces the shield. It is of no scope: whoever commits this in any is seen by all.
+    Shield(Box<Shield>),
+    /// Appends to the chain of the merchant's seals. The commit is guarded by the number before: see [`Guard::Seals`].
+    Seal(Box<AuditSeal>),
 }
 
 impl Write {
@@ -221,6 +277,8 @@ impl Write {
         match self {
             Self::Event(event) | Self::EventTo { event, .. } => event.body.len(),
             Self::Answer { answer, .. } => answer.body.len(),
+            Self::Shield(shield) => shield.reason_bytes(),
+            Self::Seal(seal) => seal.rows.len().saturating_mul(SealedRow::BYTES),
             Self::Payment(_)
             | Self::Operation { .. }
             | Self::Conflict(_)
@@ -231,6 +289,8 @@ impl Write {
             | Self::Wake { .. }
             | Self::Attempt(_)
             | Self::ApiKey(_)
+            | Self::Erase { .. }
+            | Self::Consent(_)
             | Self::Cursor { .. }
             | Self::Audit(_) => 0,
         }
@@ -243,6 +303,8 @@ impl Write {
             Self::Endpoint(endpoint) => Some(&endpoint.scope),
             Self::Delivery { delivery, .. } => Some(&delivery.scope),
             Self::ApiKey(key) => Some(&key.scope),
+            Self::Erase { erasure, .. } => Some(&erasure.scope),
+            Self::Consent(consent) => Some(&consent.scope),
             Self::Audit(row) => Some(&row.scope),
             Self::Operation { .. }
             | Self::Conflict(_)
@@ -251,7 +313,9 @@ impl Write {
             | Self::Pause { .. }
             | Self::Wake { .. }
             | Self::Attempt(_)
-            | Self::Cursor { .. } => None,
+            | Self::Cursor { .. }
+            | Self::Shield(_)
+            | Self::Seal(_) => None,
         }
     }
 }

@@ -41,6 +41,9 @@ pub enum Error {
     /// No transport was given to the builder.
     #[error("there is no webhook transport; give one to GatewayBuilder::with_transport")]
     NoTransport,
+    /// No pepper was given to the builder, so the audit log is not sealed and cannot be verified.
+    #[error("the audit log is not sealed; give a pepper to GatewayBuilder::with_key_pepper")]
+    NoPepper,
     /// The endpoint is disabled: nothing is delivered to it.
     #[error("the endpoint is disabled; enable it first")]
     EndpointDisabled,
@@ -56,6 +59,9 @@ pub enum Error {
     /// A processor's notification cannot be used.
     #[error("the notification was not accepted")]
     Notification(#[source] NotificationError),
+    /// The gateway is frozen: reads go on, nothing may change. See [`Bound::freeze`](crate::gateway::Bound::freeze).
+    #[error("the gateway is frozen; nothing was changed")]
+    Frozen,
     /// The storage did not do it.
     #[error("the storage did not do it")]
     Storage(#[source] StorageError),
@@ -69,7 +75,7 @@ impl Error {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Notifier(_) => true,
+            Self::Busy(_) | Self::Frozen | Self::Notifier(_) => true,
             Self::Storage(error) => error.is_retryable(),
             Self::Invalid { .. }
             | Self::NotFound(_)
@@ -77,6 +83,7 @@ impl Error {
             | Self::KeyReused
             | Self::NoProcessor(_)
             | Self::NoTransport
+            | Self::NoPepper
             | Self::EndpointDisabled
             | Self::AddressDenied(_)
             | Self::Unsigned(_)

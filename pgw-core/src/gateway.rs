@@ -1,11 +1,20 @@
 //! The gateway: every verb a host or a router calls. Load → act → plan → commit.
 
 mod access;
+mod audit;
+mod authenticate;
+mod consents;
 mod endpoints;
+mod erasure_log;
+mod export;
 mod payments;
+mod privacy;
 mod reads;
+mod refusals;
 mod replays;
 mod sealing;
+mod shield;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +22,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::access::{Caller, Pepper};
+use crate::access::{AccessCache, Actor, ApiKeyText, Caller, Pepper, SealKey};
 use crate::builder::{GatewayBuilder, Settings};
 use crate::changes::{Changes, Committed};
 use crate::env::Env;
@@ -28,13 +37,22 @@ use crate::queue::{Job, Queue};
 use crate::sandbox::Sandbox;
 use crate::scope::{Mode, Scope};
 use crate::storage::{Storage, StorageError};
+use crate::telemetry;
 use crate::webhook::{Vault, WebhookTransport};
 use crate::worker::{Breakers, Gate};
 
-pub use access::{AccessError, NewApiKey};
+pub use access::{ApiKeyFilter, BulkRevocation, NewApiKey, RevokedKeys};
+pub use authenticate::AccessError;
+pub use erasure_log::{ErasureLog, Reapplied};
+pub use export::{Export, ExportFormat};
 pub use payments::is_answered;
+pub(crate) use refusals::Refusals;
 pub use replays::{BulkRetry, Run};
 pub use sealing::Resealed;
+pub use shield::NewDeniedNetwork;
+#[cfg(feature = "testing")]
+pub(crate) use verification::verify;
+pub use verification::{AuditFault, AuditReport, SealFault};
 
 /// A payment gateway. Cheap to clone; clones share everything.
 ///
@@ -52,10 +70,16 @@ pub(crate) struct Parts {
     pub(crate) notifier: Arc<dyn Notifier>,
     pub(crate) webhooks: Option<Webhooks>,
     pub(crate) breakers: Breakers,
+    pub(crate) access: AccessCache,
+    /// What stands in for a text that is no key.
+    pub(crate) nobodys_key: ApiKeyText,
     pub(crate) processors: BTreeMap<Mode, Gate>,
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) env: Env,
     pub(crate) pepper: Pepper,
+    /// The key of the audit log's seals: when a pepper was given.
+    pub(crate) seals: Option<SealKey>,
+    pub(crate) refusals: Refusals,
     pub(crate) settings: Settings,
 }
 
@@ -90,6 +114,23 @@ impl Gateway {
     #[must_use]
     pub fn storage(&self) -> &dyn Storage {
         &*self.parts.storage
+    }
+
+    /// The notifier.
+    #[must_use]
+    pub fn notifier(&self) -> &dyn Notifier {
+        &*self.parts.notifier
+    }
+
+    /// Asks the storage for something small: whether it is there.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it is not.
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any await.
+    pub async fn check(&self) -> Result<(), StorageError> {
+        self.storage().cursor(&Scope::default(), CHECK_CONSUMER).await.map(|_| ())
     }
 
     /// The verbs in the host's own name, for the default merchant in test mode.
@@ -180,8 +221,18 @@ impl Bound<'_> {
         plan(&mut Stamp { now: env.now(), caller: &self.caller, ids: &mut ids })
     }
 
-    /// Commits; an answer that was lost is asked for again with the same changes, which can be applied only once.
+    /// Commits, unless the gateway is frozen and a caller is who wants the change.
     async fn commit(&self, changes: Changes) -> Result<Commit, Error> {
+        // What workers and processors do ends what was begun; see `worker::operations` for what is not begun.
+        let is_ours = matches!(self.caller.actor, Actor::Worker | Actor::Processor);
+        if !is_ours && self.gateway.is_frozen().await? {
+            return Err(Error::Frozen);
+        }
+        self.commit_even_if_frozen(changes).await
+    }
+
+    /// Commits; an answer that was lost is asked for again with the same changes, which can be applied only once.
+    async fn commit_even_if_frozen(&self, changes: Changes) -> Result<Commit, Error> {
         let announcement = Hint::of(&changes);
         let (committed, certainty) =
             commit_surely(self.storage, changes, &self.gateway.parts.env).await?;
@@ -227,6 +278,7 @@ pub(crate) async fn commit_surely(
     env: &Env,
 ) -> Result<(Result<Committed, StorageError>, Certainty), Error> {
     let mut certainty = Certainty::Sure;
+    let events = telemetry::events_of(&changes);
     for attempt in 1..=INDETERMINATE_TRIES {
         match storage.commit(changes.clone()).await {
             Err(StorageError::Indeterminate(_)) if attempt < INDETERMINATE_TRIES => {
@@ -238,7 +290,12 @@ pub(crate) async fn commit_surely(
             Err(StorageError::Unavailable(source)) if certainty == Certainty::MaybeOurs => {
                 return Err(Error::Storage(StorageError::Indeterminate(source)));
             }
-            result => return Ok((result, certainty)),
+            result => {
+                if matches!(result, Ok(Committed::Applied { .. })) {
+                    telemetry::committed(&events);
+                }
+                return Ok((result, certainty));
+            }
         }
         let jitter = env.u64() % 50;
         tokio::time::sleep(Duration::from_millis(jitter.saturating_add(u64::from(attempt) * 50)))
@@ -277,6 +334,8 @@ pub enum Origin {
     Replayed,
 }
 
+/// A consumer that never moves, whose cursor is the smallest thing to read.
+const CHECK_CONSUMER: &str = "check";
 /// How often a commit without an answer is asked about. Half a second in all: longer is the caller's to wait.
 const INDETERMINATE_TRIES: u32 = 4;
 /// How often a verb plans anew because somebody else changed the object meanwhile.

@@ -117,6 +117,14 @@ id!(
     AuditId, "aud"
 );
 id!(
+    /// Names an erasure of a customer, and stands for that customer afterwards.
+    ErasureId, "era"
+);
+id!(
+    /// Names a consent of a customer.
+    ConsentId, "cns"
+);
+id!(
     /// Names a conflict: evidence that contradicts a settled operation.
     ConflictId, "cfl"
 );

@@ -19,6 +19,7 @@ pub mod notifier;
 pub mod page;
 pub mod pan;
 pub mod payment;
+pub mod privacy;
 pub mod processor;
 pub mod queue;
 pub mod rate_limit;
@@ -28,6 +29,7 @@ pub mod sandbox;
 pub mod scope;
 pub mod secret;
 pub mod storage;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod text;

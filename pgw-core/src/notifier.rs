@@ -71,6 +71,8 @@ pub enum Hint {
     Stamped,
     /// This API key was revoked.
     KeyRevoked(KeyPrefix),
+    /// The shield was changed: who is denied, or whether anything may change.
+    ShieldChanged,
     /// Hints were lost: look at everything.
     Missed,
 }
@@ -86,6 +88,10 @@ impl Hint {
                 Write::Payment(payment) => {
                     Some(Self::Payment { scope: payment.scope.clone(), id: payment.id })
                 }
+                Write::ApiKey(key) if key.revoked_at.is_some() => {
+                    Some(Self::KeyRevoked(key.prefix))
+                }
+                Write::Shield(_) => Some(Self::ShieldChanged),
                 _ => None,
             })
             .collect();

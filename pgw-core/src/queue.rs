@@ -105,6 +105,15 @@ pub enum Lane {
 impl Lane {
     /// Every lane.
     pub const ALL: [Self; 2] = [Self::Operations, Self::Deliveries];
+
+    /// `operations` or `deliveries`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operations => "operations",
+            Self::Deliveries => "deliveries",
+        }
+    }
 }
 
 /// A pointer to a due row.

@@ -4,6 +4,12 @@
 //! members in the order JavaScript keeps, none twice, and only the escapes `JSON.stringify` itself
 //! uses. A receiver that re-serialises before it verifies therefore still sees the signed bytes.
 
+mod access;
+
+mod log;
+
+mod privacy;
+
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -25,6 +31,12 @@ use crate::webhook::{
     Attempt, AttemptOutcome, Delivery, DeliveryState, Endpoint, EndpointStatus, EndpointWithSecret,
     Ordering, WhenExhausted,
 };
+
+pub use access::{api_key, api_key_with_secret, bulk_revocation, denied_network};
+
+pub use log::audit_row;
+
+pub use privacy::{consent, erasure};
 
 /// The version of the shapes below, in every event.
 pub const API_VERSION: &str = "2026-11-01";

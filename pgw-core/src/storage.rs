@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::access::{ApiKey, AuditRow, KeyPrefix};
+use crate::access::{
+    Actor, ApiKey, AuditAction, AuditObject, AuditOutcome, AuditRow, AuditSeal, AuditTail,
+    KeyPrefix, LoggedRow, Shield,
+};
 use crate::changes::{Changes, ChangesError, Committed, Guard};
 use crate::crypto::KeyName;
 use crate::currency::Currency;
 use crate::event::{Event, EventType};
-use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use crate::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyRecord};
-use crate::page::{Page, PageRequest};
+use crate::page::{Cursor, Page, PageRequest};
 use crate::payment::{Conflict, Operation, Payment, PaymentState, PaymentStatus};
+use crate::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use crate::processor::Source;
 use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
@@ -69,6 +73,15 @@ use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 /// orders [by payment](crate::webhook::Ordering::ByPayment) and has not yet taken or given up an event of the same payment with a lower
 /// sequence; with [`Park`](crate::webhook::WhenExhausted::Park), given up is not enough.
 /// [`due_jobs`](Self::due_jobs) leaves parked ones out.
+///
+/// # Erasure
+/// [`Write::Erase`](crate::changes::Write::Erase) marks every payment that names the customer, as of the commit, and that no erasure marked
+/// before. What is committed later under the same name is not marked. From then on whatever a read, a replay or [`due`](Self::due) gives
+/// of a marked payment — itself, its operations, events, attempts and answers — is what [`Redaction`](crate::privacy::Redaction) makes of it,
+/// whatever is written of it, and a filter by its customer does not find it.
+/// The customer's consents are the erasure's from the same commit on: kept with their dates, without their source, and a version up.
+/// [`redact_payments`](Self::redact_payments) stores what reads give already, and ends the mark: the payment's version and those of its pending
+/// deliveries go up by one, so that nothing which was planned from older rows can be committed. Nothing becomes due by it, and no claim ends.
 ///
 /// # Errors
 /// Reads that find nothing answer `None` or an empty page. [`StorageError`] says what to do: see
@@ -295,21 +308,146 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// [`StorageError`].
     async fn purge_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StorageError>;
 
+    /// An erasure and how far it is.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError>;
+
+    /// Erasures, newest first, of one customer or of all.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError>;
+
+    /// Consents, oldest first by (`given_at`, id), withdrawn ones too, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError>;
+
+    /// What payments that are not marked name as their customers, each once, in an order of the backend's own from `after` on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError>;
+
+    /// Rewrites up to `limit` marked payments of any merchant, each with everything that hangs on it; says how many. `at` is when, for
+    /// the record. Any number of callers at once.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError>;
+
     /// The API key with this prefix, of any merchant.
     ///
     /// # Errors
     /// [`StorageError`].
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError>;
 
+    /// An API key, a revoked one too.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn api_key_by_id(&self, scope: &Scope, id: KeyId)
+    -> Result<Option<ApiKey>, StorageError>;
+
+    /// API keys, newest first, revoked ones too.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError>;
+
+    /// Notes that an API key was used at this time: changes [`ApiKey::last_used_at`] and nothing else, never back to an earlier time. A key
+    /// that is not there, or that somebody is changing at this moment, is passed over.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError>;
+
+    /// The shield, unless it has the version that is known already: then `None`. One that was never written has version 0.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError>;
+
     /// A merchant's audit rows of both modes, newest first.
+    ///
+    /// The time narrows the look; every other part of the filter is judged row by row, and no page looks at more than
+    /// [`AuditFilter::LOOK_MAX`] rows. A page that ends for that reason may be short, even empty, while `has_more` is true: its cursor is
+    /// the last row that was looked at.
     ///
     /// # Errors
     /// [`StorageError`].
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError>;
+
+    /// A merchant's audit rows of both modes in the order of their places (time, id): those after `after`, if there is one, up to
+    /// `through` itself, at most `limit`. One that cannot be read is there without its contents.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError>;
+
+    /// A merchant's seals with a number above `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError>;
+
+    /// The ends of the logs of merchants that have audit rows, in an order of the backend's own, those behind `after` in it, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError>;
 }
 
 /// Which payments. Every field that is set must match.
@@ -342,6 +480,38 @@ pub struct DeliveryFilter {
     pub created_from: Option<Timestamp>,
     /// Created before.
     pub created_before: Option<Timestamp>,
+}
+
+/// Which audit rows. Every field that is set must match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// At or after.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub before: Option<Timestamp>,
+    /// By this actor.
+    pub actor: Option<Actor>,
+    /// What was done.
+    pub action: Option<AuditAction>,
+    /// To this object.
+    pub object: Option<AuditObject>,
+    /// Whether it worked.
+    pub outcome: Option<AuditOutcome>,
+}
+
+impl AuditFilter {
+    /// Most rows that one page looks at: some tens of milliseconds. Only the time has an index, because every index of the log costs
+    /// every payment.
+    pub const LOOK_MAX: usize = 10_000;
+
+    /// Whether a row is of the actor, action, object and outcome that are asked for.
+    #[must_use]
+    pub fn matches(&self, row: &AuditRow) -> bool {
+        self.actor.as_ref().is_none_or(|actor| *actor == row.actor)
+            && self.action.is_none_or(|action| action == row.action)
+            && self.object.as_ref().is_none_or(|object| *object == row.object)
+            && self.outcome.is_none_or(|outcome| outcome == row.outcome)
+    }
 }
 
 /// What a job is about.
@@ -412,6 +582,10 @@ fn guard_subject(guard: &Guard) -> &'static str {
         Guard::Delivery { .. } => "delivery",
         Guard::Endpoint { .. } => "endpoint",
         Guard::ApiKey { .. } => "API key",
+        Guard::Customer { .. } => "customer",
+        Guard::Consent { .. } => "consent",
         Guard::Cursor { .. } => "cursor",
+        Guard::Shield { .. } => "shield",
+        Guard::Seals { .. } => "chain of seals",
     }
 }

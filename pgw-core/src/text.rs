@@ -7,6 +7,7 @@ use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::id::ErasureId;
 use crate::pan::contains_card_number;
 
 /// Why a text is refused. The messages continue a field's name, as in "description must …", and
@@ -155,14 +156,41 @@ text!(
     Description, 500, redacted, |text| clean(text, Self::CHARS_MAX)
 );
 text!(
-    /// Why somebody did something, such as refund: 1 to 500 characters, as [`clean`] leaves them.
-    Reason, 500, shown, |text| clean(text, Self::CHARS_MAX)
+    /// Why somebody did something, such as refund: 1 to 500 characters, as [`clean`] leaves them. May hold personal data: people write who
+    /// asked for it.
+    Reason, 500, redacted, |text| clean(text, Self::CHARS_MAX)
 );
 text!(
     /// The processor's token of a payment method, such as `tok_visa`: 1 to 64 of
     /// `A-Z a-z 0-9 - . _ ~ + / = : @`, enough for any base64 (RFC 9110 §11.2 `token68`).
     PaymentMethod, 64, shown, |text| token(text, Self::CHARS_MAX, is_method_byte)
 );
+
+text!(
+    /// What somebody agrees to, such as `newsletter`: 1 to 64 of `a-z 0-9 _ . -`.
+    Purpose, 64, shown, |text| token(text, Self::CHARS_MAX, is_word_byte)
+);
+text!(
+    /// Which wording of some terms, such as `2026-11`: 1 to 64 of `A-Z a-z 0-9 _ . : @ -`.
+    TermsVersion, 64, shown, |text| token(text, Self::CHARS_MAX, is_id_byte)
+);
+text!(
+    /// Where a consent was given, such as `checkout form`: 1 to 200 characters, as [`clean`] leaves them. May hold personal data.
+    ConsentSource, 200, redacted, |text| clean(text, Self::CHARS_MAX)
+);
+
+impl CustomerId {
+    /// What stands for a customer after its erasure: the erasure's id. `None` for the few ids that look like a card number, which no
+    /// erasure has.
+    #[must_use]
+    pub fn of_erasure(erasure: ErasureId) -> Option<Self> {
+        Self::parse(&erasure.to_string()).ok()
+    }
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte)
+}
 
 fn is_id_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte)
@@ -239,16 +267,13 @@ mod tests {
     fn debug_never_shows_personal_data() {
         let marker = "marker-7";
         let shown = format!(
-            "{:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?}",
             CustomerName::parse(marker).expect("valid"),
             CustomerId::parse(marker).expect("valid"),
             Description::parse(marker).expect("valid"),
+            Reason::parse(marker).expect("valid"),
         );
-        assert_eq!(shown, "CustomerName(…) CustomerId(…) Description(…)");
-        assert_eq!(
-            format!("{:?}", Reason::parse("duplicate").expect("valid")),
-            "Reason(\"duplicate\")"
-        );
+        assert_eq!(shown, "CustomerName(…) CustomerId(…) Description(…) Reason(…)");
         assert_eq!(
             format!("{:?}", PaymentMethod::parse("tok_visa").expect("valid")),
             "PaymentMethod(\"tok_visa\")"

@@ -1,23 +1,44 @@
 //! [`Answer`]: what a handler gives back when all went well. Errors are in [`crate::problem`].
 
+use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use pgw_core::idempotency::StoredAnswer;
 use pgw_core::page::Page;
 
-/// A status, a JSON body and what headers the handler adds.
+/// A status, a body and what headers the handler adds.
 #[derive(Debug)]
 pub(crate) struct Answer {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
-    body: Option<Bytes>,
+    body: Option<Body>,
 }
 
 impl Answer {
     /// A JSON body.
     pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: Some(body.into()) }
+        Self::of(status, "application/json", body.into().into())
+    }
+
+    /// Plain text.
+    pub(crate) fn text(status: StatusCode, body: String) -> Self {
+        Self::of(status, "text/plain; charset=utf-8", body.into())
+    }
+
+    /// Events as they come (the `text/event-stream` of the HTML standard).
+    pub(crate) fn events(body: Body) -> Self {
+        Self::of(StatusCode::OK, "text/event-stream", body)
+    }
+
+    /// What is made while it is sent.
+    pub(crate) fn stream(status: StatusCode, kind: &'static str, body: Body) -> Self {
+        Self::of(status, kind, body)
+    }
+
+    fn of(status: StatusCode, content_type: &'static str, body: Body) -> Self {
+        let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        Self { status, headers, body: Some(body) }
     }
 
     /// 204.
@@ -60,16 +81,9 @@ impl Answer {
     }
 
     pub(crate) fn into_response(self) -> Response {
-        let mut response = Response::new(axum::body::Body::empty());
+        let mut response = Response::new(self.body.unwrap_or_default());
         *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        if self.body.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        headers.extend(self.headers);
-        if let Some(body) = self.body {
-            *response.body_mut() = body.into();
-        }
+        response.headers_mut().extend(self.headers);
         response
     }
 }

@@ -90,7 +90,7 @@ impl Authenticator for ApiKeys {
 }
 
 /// The key of a request. A header that comes twice is no key: which of the two counts is not to be guessed.
-fn credential(headers: &HeaderMap) -> Result<&str, Denied> {
+pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, Denied> {
     let mut own = headers.get_all("x-api-key").iter();
     if let Some(value) = own.next() {
         return if own.next().is_none() { text(value) } else { Err(Denied::Invalid) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgw_core::currency::Currency;
 use pgw_core::email::Email;
-use pgw_core::gateway::Run;
+use pgw_core::gateway::{ApiKeyFilter, NewApiKey, NewDeniedNetwork, RevokedKeys, Run};
 use pgw_core::id::{OperationId, RefundId};
 use pgw_core::idempotency::IdempotencyKey;
 use pgw_core::metadata::Metadata;
@@ -16,9 +16,13 @@ use pgw_core::payment::plan::{
     Resolve,
 };
 use pgw_core::payment::{CaptureMethod, Customer, Finality, UnknownName};
+use pgw_core::privacy::NewConsent;
 use pgw_core::scope::Mode;
 use pgw_core::storage::DeliveryFilter;
-use pgw_core::text::{CustomerId, CustomerName, Description, PaymentMethod, Reason};
+use pgw_core::text::{
+    ConsentSource, CustomerId, CustomerName, Description, PaymentMethod, Purpose, Reason,
+    TermsVersion,
+};
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::DeliveryStatus;
 use pgw_core::webhook::plan::{EndpointUpdate, NewEndpoint};
@@ -214,6 +218,63 @@ pub(crate) fn recover(body: &[u8]) -> Result<(Timestamp, Option<Cursor>), Proble
     fields.finish(since.map(|since| (since, after)))
 }
 
+/// `POST /api-keys`.
+pub(crate) fn new_api_key(body: &[u8]) -> Result<NewApiKey, Problem> {
+    let mut fields = Fields::of(body)?;
+    let role = fields.require("role", str::parse);
+    let name = fields.require("name", Description::parse);
+    let expires_in = lifetime(&mut fields);
+    fields.finish((|| Some(NewApiKey { role: role?, name: name?, expires_in }))())
+}
+
+/// `POST /api-keys/revoke`: which keys, why, and after which. That all are meant has to be said.
+pub(crate) fn revocation(body: &[u8]) -> Result<(RevokedKeys, Reason, Option<Cursor>), Problem> {
+    let mut fields = Fields::of(body)?;
+    let filter = ApiKeyFilter {
+        created_from: fields.parse("created_after", str::parse),
+        created_before: fields.parse("created_before", str::parse),
+        role: fields.parse("role", str::parse),
+    };
+    let is_all = fields.flag("all") == Some(true);
+    if is_all && !filter.is_empty() {
+        fields.fault::<()>("all", "conflict", "does not go with a filter");
+    }
+    let reason = fields.require("reason", Reason::parse);
+    let after = fields.parse("after", Cursor::parse);
+    let which = if is_all { RevokedKeys::All } else { RevokedKeys::Matching(filter) };
+    fields.finish(reason.map(|reason| (which, reason, after)))
+}
+
+/// `POST /ip-denylist`.
+pub(crate) fn new_denied_network(body: &[u8]) -> Result<NewDeniedNetwork, Problem> {
+    let mut fields = Fields::of(body)?;
+    let network = fields.require("network", str::parse);
+    let reason = fields.parse("reason", Reason::parse);
+    let expires_in = lifetime(&mut fields);
+    fields.finish(network.map(|network| NewDeniedNetwork { network, reason, expires_in }))
+}
+
+/// How long something is good for, in seconds; without it, until somebody ends it.
+fn lifetime(fields: &mut Fields<'_>) -> Option<Duration> {
+    let seconds = fields.whole_number("expires_in")?;
+    if (1..=LIFETIME_MAX_SECS).contains(&seconds) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let msg = format!("must be from 1 to {LIFETIME_MAX_SECS} seconds");
+    fields.fault("expires_in", "out_of_range", msg)
+}
+
+/// `POST /customers/{customer}/consents`.
+pub(crate) fn new_consent(body: &[u8]) -> Result<NewConsent, Problem> {
+    let mut fields = Fields::of(body)?;
+    let purpose = fields.require("purpose", Purpose::parse);
+    let terms = fields.require("version", TermsVersion::parse);
+    let source = fields.parse("source", ConsentSource::parse);
+    let given_at = fields.parse("given_at", str::parse);
+    let new = (|| Some(NewConsent { purpose: purpose?, terms: terms?, source, given_at }))();
+    fields.finish(new)
+}
+
 /// The amount with its currency: which digits are allowed depends on the currency, so a fault of it is only found once the
 /// currency is known.
 fn amount(fields: &mut Fields<'_>) -> Option<Money> {
@@ -286,5 +347,7 @@ fn endpoint_status(text: &str) -> Result<EndpointStatus, UnknownName> {
 
 /// What a payment in test mode is charged to unless it says otherwise.
 const PAYMENT_METHOD_DEFAULT: &str = "tok_visa";
+/// Longest that a key or a denial may be good for: ten years. What is to last longer is to last until it is ended.
+pub(crate) const LIFETIME_MAX_SECS: u64 = 10 * 365 * 24 * 60 * 60;
 /// Why an endpoint is disabled that its owner disabled.
 const DISABLED_BY_HAND: &str = "disabled by its owner";

@@ -1,12 +1,11 @@
 //! What handlers take from a request: ids, headers, query, bounded body. JSON members are read in [`crate::fields`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -14,6 +13,7 @@ use pgw_core::idempotency::IdempotencyKey;
 use pgw_core::page::{Cursor, PageFrom, PageRequest};
 use pgw_core::pan::contains_card_number;
 
+use crate::client_ip::{ClientIp, TrustedProxies};
 use crate::fields::Fault;
 use crate::problem::{FieldError, Location, Problem, ProblemKind};
 
@@ -21,8 +21,8 @@ use crate::problem::{FieldError, Location, Problem, ProblemKind};
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) parts: Parts,
-    /// The peer, if the host serves with connect info.
-    pub(crate) peer: Option<IpAddr>,
+    /// Who it comes from, if the host serves with connect info.
+    pub(crate) client: Option<ClientIp>,
     path: Vec<(String, String)>,
     /// In a mutex because a body is not `Sync`, and handlers hold a reference to the call while they wait. It is never
     /// locked.
@@ -30,15 +30,14 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) async fn of(request: axum::extract::Request) -> Self {
+    pub(crate) async fn of(request: axum::extract::Request, proxies: &TrustedProxies) -> Self {
         let (mut parts, body) = request.into_parts();
         // Parameters that are not UTF-8 name nothing of ours; without them every id is unknown.
         let path = RawPathParams::from_request_parts(&mut parts, &()).await.map(|params| {
             params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
         });
-        let peer = ConnectInfo::<SocketAddr>::from_request_parts(&mut parts, &()).await;
-        let peer = peer.ok().map(|ConnectInfo(address)| address.ip());
-        Self { parts, peer, path: path.unwrap_or_default(), body: Mutex::new(body) }
+        let client = proxies.client_of(&parts.extensions, &parts.headers);
+        Self { parts, client, path: path.unwrap_or_default(), body: Mutex::new(body) }
     }
 
     /// A parameter of the path. What cannot be a name of this kind names nothing: 404.
@@ -138,6 +137,18 @@ impl Query {
             Ok(value) => Some(value),
             Err(fault) => self.fault(name, fault.code(), fault.to_string()),
         }
+    }
+
+    /// As [`Self::parse`], of a parameter that must be there: after [`Self::finish`] it was.
+    pub(crate) fn require<T, E: Fault>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if !self.parameters.contains_key(name) {
+            return self.fault(name, "required", "is required");
+        }
+        self.parse(name, parse)
     }
 
     /// A whole number within bounds.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use pgw_core::access::NetworkError;
 use pgw_core::currency::CurrencyError;
 use pgw_core::email::EmailError;
 use pgw_core::id::IdError;
@@ -284,7 +285,11 @@ faults! {
     CursorError => |_error| "invalid_cursor",
     TimestampError => |_error| "invalid_time",
     IdempotencyKeyError => |_error| "invalid_key",
-    EndpointUrlError => |_error| "invalid_url",
+    EndpointUrlError => |error| match error {
+        EndpointUrlError::CardNumber => "card_number",
+        _ => "invalid_url",
+    },
+    NetworkError => |error| error.code(),
     CustomHeaderError => |error| match error {
         CustomHeaderError::Name => "invalid_name",
         CustomHeaderError::Value => "invalid_value",

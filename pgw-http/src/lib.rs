@@ -1,6 +1,7 @@
 //! pgw over HTTP.
 //!
 //! - Feature `router`: `router` gives the whole API as an `axum::Router` to mount in a host's own application.
+//! - Feature `serve`: `serve::Server` serves a router on a socket, with the timeouts and bounds that the internet asks for.
 //! - Feature `transport`: `transport::HttpTransport` sends webhooks, guarded against requests into private networks.
 //! - Feature `testing`: `testing::HostileReceiver` is what a transport may meet out there, for tests.
 //!
@@ -12,19 +13,45 @@ mod answer;
 #[cfg(feature = "router")]
 pub mod auth;
 #[cfg(feature = "router")]
+pub mod client_ip;
+#[cfg(feature = "router")]
 mod config;
+#[cfg(feature = "router")]
+pub mod cors;
+#[cfg(feature = "router")]
+mod docs;
+#[cfg(feature = "router")]
+mod drain;
 #[cfg(feature = "router")]
 mod dto;
 #[cfg(feature = "router")]
 mod extract;
 #[cfg(feature = "router")]
+mod failures;
+#[cfg(feature = "router")]
 mod fields;
 #[cfg(feature = "router")]
+mod headers;
+#[cfg(feature = "router")]
+mod openapi;
+#[cfg(feature = "router")]
+pub mod ops;
+#[cfg(feature = "router")]
 pub mod problem;
+#[cfg(feature = "router")]
+pub mod rate_limit;
+#[cfg(feature = "router")]
+mod request_id;
 #[cfg(feature = "transport")]
 mod resolver;
 #[cfg(feature = "router")]
 mod routes;
+#[cfg(feature = "serve")]
+pub mod serve;
+#[cfg(feature = "router")]
+mod stream;
+#[cfg(feature = "router")]
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "transport")]
@@ -33,18 +60,28 @@ pub mod transport;
 #[cfg(feature = "router")]
 pub use config::Config;
 #[cfg(feature = "router")]
+pub use drain::Drain;
+#[cfg(feature = "router")]
+pub use headers::{SecurityHeaders, SecurityHeadersService};
+#[cfg(feature = "router")]
 pub use routes::{Route, routes};
+#[cfg(feature = "router")]
+pub use stream::StreamLimits;
 
 /// The API as a router, for a host to serve at the root, to nest below a path, or to merge into its own.
 ///
 /// It brings no fallback: a path that is not ours is answered by the host's, or by axum's plain 404, also below the path
 /// where it is nested. It needs nothing of the host's state, whatever that is. Every answer of a path that is ours
-/// carries `X-Request-Id` and `Cache-Control: no-store`, and every error is `application/problem+json` (see [`problem`]).
+/// carries `X-Request-Id` and the [`SecurityHeaders`], and every error is `application/problem+json` (see [`problem`]).
 ///
-/// It sets no timeouts and no rate limits: those are for whoever owns the listener.
+/// It sets no timeouts: those are for whoever owns the listener, as `serve::Server` (feature `serve`) does; `axum::serve` alone has
+/// none. It limits requests only with [`Config::with_rate_limits`]. What it says of them to metrics and logs is in [`telemetry`].
 ///
-/// The peer's address goes to the audit log when the host serves with
-/// [`into_make_service_with_connect_info::<SocketAddr>`](axum::Router::into_make_service_with_connect_info).
+/// The client's address goes to the audit log and is what anonymous requests are counted by when the host serves with
+/// [`into_make_service_with_connect_info::<SocketAddr>`](axum::Router::into_make_service_with_connect_info), or with
+/// `serve::Server`. Behind a proxy it is the proxy's, unless [`Config::with_trusted_proxies`] says whom to believe.
+///
+/// `/health`, `/livez`, `/readyz`, `/openapi.json` and `/docs` are a router of their own: [`ops::Ops`].
 ///
 /// ```
 /// use axum::Router;

@@ -4,34 +4,7 @@
 //!
 //! [`Config::with_public_base_url`]: crate::Config::with_public_base_url
 //!
-//! # validation-failed
-//! 400. The request is malformed, or a member, parameter or header of it is not valid. `errors` names each.
-//! # api-key-required
-//! 401. The request carries no API key.
-//! # invalid-api-key
-//! 403. The key is unknown, revoked, expired or malformed; which of them is not said.
-//! # insufficient-permissions
-//! 403. The key's role may not do this.
-//! # not-found
-//! 404. There is no such object, or it belongs to another merchant or mode.
-//! # method-not-allowed
-//! 405. The address exists and does not answer to this method; `Allow` lists those it does.
-//! # conflict
-//! 409. The object's state does not allow this.
-//! # in-progress
-//! 409. Somebody else is changing the object, or the same request is still under way. Try again after `Retry-After`.
-//! # body-too-large
-//! 413. The body is larger than 64 KiB.
-//! # unsupported-media-type
-//! 415. The body is not `application/json`.
-//! # idempotency-key-reused
-//! 422. The idempotency key was used for another request.
-//! # amount-above-rest
-//! 422. The amount is above what is left to capture or refund.
-//! # internal-error
-//! 500. A mistake of ours; the log has more under the same `request_id`.
-//! # unavailable
-//! 503. The storage cannot be reached. Try again after `Retry-After`; the same idempotency key makes that safe.
+#![doc = include_str!("problem.md")]
 
 use std::borrow::Cow;
 
@@ -59,6 +32,8 @@ pub enum ProblemKind {
     InvalidApiKey,
     /// 403 `Insufficient permissions`.
     InsufficientPermissions,
+    /// 403 `Address denied`.
+    AddressDenied,
     /// 404 `Not found`.
     NotFound,
     /// 405 `Method not allowed`.
@@ -75,19 +50,26 @@ pub enum ProblemKind {
     KeyReused,
     /// 422 `Amount above what is left`.
     AboveRest,
+    /// 429 `Too many requests from this IP`.
+    TooManyRequests,
     /// 500 `Internal error`.
     Internal,
+    /// 503 `Frozen`.
+    Frozen,
     /// 503 `Service unavailable`.
     Unavailable,
+    /// 503 `Overloaded`.
+    Overloaded,
 }
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::ValidationFailed,
         Self::ApiKeyRequired,
         Self::InvalidApiKey,
         Self::InsufficientPermissions,
+        Self::AddressDenied,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Conflict,
@@ -96,8 +78,11 @@ impl ProblemKind {
         Self::UnsupportedMediaType,
         Self::KeyReused,
         Self::AboveRest,
+        Self::TooManyRequests,
         Self::Internal,
+        Self::Frozen,
         Self::Unavailable,
+        Self::Overloaded,
     ];
 
     /// The status of the answer.
@@ -118,6 +103,14 @@ impl ProblemKind {
         self.row().2
     }
 
+    /// What it means, in Markdown: its paragraph in this module's documentation.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        let mut sections = KINDS.split("# ");
+        let section = sections.find_map(|section| section.strip_prefix(self.slug()));
+        section.map(str::trim).unwrap_or_default()
+    }
+
     const fn row(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
@@ -127,6 +120,7 @@ impl ProblemKind {
             Self::InsufficientPermissions => {
                 (S::FORBIDDEN, "insufficient-permissions", "Insufficient permissions")
             }
+            Self::AddressDenied => (S::FORBIDDEN, "address-denied", "Address denied"),
             Self::NotFound => (S::NOT_FOUND, "not-found", "Not found"),
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
@@ -143,8 +137,13 @@ impl ProblemKind {
             Self::AboveRest => {
                 (S::UNPROCESSABLE_ENTITY, "amount-above-rest", "Amount above what is left")
             }
+            Self::TooManyRequests => {
+                (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests from this IP")
+            }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal-error", "Internal error"),
+            Self::Frozen => (S::SERVICE_UNAVAILABLE, "frozen", "Frozen"),
             Self::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable"),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
         }
     }
 }
@@ -171,6 +170,18 @@ impl Problem {
 
     pub(crate) fn not_found() -> Self {
         Self::new(ProblemKind::NotFound, "There is nothing here by that name.")
+    }
+
+    /// A handler panicked: a mistake of ours, after which nobody knows how far it came.
+    pub(crate) fn panicked() -> Self {
+        tracing::error!("a request failed by a panic");
+        let detail = "The log has more under this request_id; the same idempotency key makes another try safe.";
+        Self::new(ProblemKind::Internal, detail)
+    }
+
+    pub(crate) fn insufficient_permissions() -> Self {
+        let detail = "The role of this API key may not do this.";
+        Self::new(ProblemKind::InsufficientPermissions, detail)
     }
 
     /// Worth another try after this many seconds.
@@ -259,6 +270,10 @@ impl From<Error> for Problem {
             }
             Error::AddressDenied(denied) => denied_address(&denied),
             Error::Notification(fault) => fault.into(),
+            Error::Frozen => {
+                let detail = "The gateway is frozen; nothing was changed.";
+                Self::new(ProblemKind::Frozen, detail).retry_after(RETRY_FROZEN_SECS)
+            }
             Error::Storage(fault) => fault.into(),
             Error::Notifier(_) => unavailable(&error, "Waiting is not possible now."),
             // The enum may grow; what is new is ours to sort in here.
@@ -404,10 +419,14 @@ struct ProblemBody<'a> {
     errors: &'a [FieldError],
 }
 
+/// The kinds and what they mean, each under its slug.
+const KINDS: &str = include_str!("problem.md");
 /// What problem types start with by default: the headings of this module's documentation.
 pub(crate) const TYPE_BASE: &str = "https://docs.rs/pgw-http/latest/pgw_http/problem/index.html#";
 /// When to come again: guarded changes are over in milliseconds, and a lost storage is most often back in a second.
 const RETRY_SOON_SECS: u32 = 1;
+/// A freeze is ended by a person.
+const RETRY_FROZEN_SECS: u32 = 60;
 
 #[cfg(test)]
 mod tests {
@@ -415,10 +434,10 @@ mod tests {
 
     #[test]
     fn kinds_differ_and_their_headings_exist() {
-        let source = include_str!("problem.rs");
+        assert_eq!(KINDS.matches("# ").count(), ProblemKind::ALL.len());
         for kind in ProblemKind::ALL {
-            let heading = format!("//! # {}\n//! {}.", kind.slug(), kind.status().as_u16());
-            assert!(source.contains(&heading), "{heading}");
+            let status = format!("{}. ", kind.status().as_u16());
+            assert!(kind.description().starts_with(&status), "{kind:?}");
             let same = ProblemKind::ALL.into_iter().filter(|other| other.slug() == kind.slug());
             assert_eq!(same.count(), 1, "{kind:?}");
         }

@@ -17,7 +17,7 @@ use crate::payment_row::{Chain, Due, NONE, OperationRow, PaymentRow};
 use crate::rows::{AnswerRow, AuditEntry, ClaimRow, DeliveryRow, EventRow, KeyRow, Target};
 use crate::tables::{
     ScopeRow, Tables, at, event_key, key_key, next_row, operation_key, payment_key,
-    place_of_endpoint,
+    place_of_api_key, place_of_endpoint,
 };
 
 impl Tables {
@@ -139,10 +139,16 @@ impl Tables {
             Write::Delivery { delivery, due_in } => self.put_delivery(run, *delivery, due_in),
             Write::Attempt(attempt) => self.put_attempt(run, *attempt),
             Write::ApiKey(key) => self.put_api_key(run, key),
+            Write::Consent(consent) => self.put_consent(run.scope, *consent),
+            Write::Erase { erasure, customer } => self.put_erasure(run.scope, *erasure, &customer),
             Write::Cursor { consumer, position } => {
                 self.scopes[at(run.scope)].cursors.insert(consumer, position);
             }
             Write::Audit(row) => self.put_audit_row(run, *row),
+            Write::Shield(shield) => self.shield = *shield,
+            Write::Seal(seal) => {
+                self.seals.entry(seal.merchant.clone()).or_default().push(*seal);
+            }
             _ => unreachable!("a kind of write that is not known was refused"),
         }
     }
@@ -373,12 +379,16 @@ impl Tables {
         log.insert(place, attempt);
     }
 
-    fn put_api_key(&mut self, run: &Run, key: Box<ApiKey>) {
+    fn put_api_key(&mut self, run: &Run, mut key: Box<ApiKey>) {
         let id = (run.scope, key.id);
+        key.last_used_at = None;
         if let Some(before) = self.api_keys.get(&id) {
+            key.last_used_at = before.last_used_at;
             self.api_key_prefixes.remove(&before.prefix);
+            self.api_key_places.remove(&(run.scope, place_of_api_key(before)));
         }
         self.api_key_prefixes.insert(key.prefix, id);
+        self.api_key_places.insert((run.scope, place_of_api_key(&key)), key.id);
         self.api_keys.insert(id, key);
     }
 

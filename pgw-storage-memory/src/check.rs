@@ -29,7 +29,8 @@ impl Tables {
         if let Some(answer) = self.check_claim(scope, changes.claim.as_ref())? {
             return Ok(Check::Answered(answer));
         }
-        if let Some(failed) = changes.guards.iter().find(|guard| !self.holds(scope, guard)) {
+        if let Some(failed) = changes.guards.iter().find(|guard| !self.holds(scope, changes, guard))
+        {
             return Err(StorageError::Conflict(failed.clone()));
         }
         for (position, write) in changes.writes.iter().enumerate() {
@@ -50,13 +51,13 @@ impl Tables {
             return Err(StorageError::KeyReused);
         }
         let target = self.target(&earlier.target);
-        Ok(Some(match &earlier.answer {
-            Some(answer) => Committed::Replayed { target, answer: self.answer(answer) },
+        Ok(Some(match self.answer_of(earlier) {
+            Some(answer) => Committed::Replayed { target, answer },
             None => Committed::InFlight { target },
         }))
     }
 
-    fn holds(&self, scope: Option<u32>, guard: &Guard) -> bool {
+    fn holds(&self, scope: Option<u32>, changes: &Changes, guard: &Guard) -> bool {
         let found = |version: Option<u64>| version.unwrap_or(0);
         match guard {
             Guard::Payment { id, version } => {
@@ -75,9 +76,21 @@ impl Tables {
                 let row = scope.and_then(|scope| self.api_keys.get(&(scope, *id)));
                 found(row.map(|row| row.version)) == *version
             }
+            Guard::Customer { customer, erasures } => {
+                scope.map_or(0, |scope| self.erasures.count(scope, *customer)) == *erasures
+            }
+            Guard::Consent { id, version } => {
+                let row = scope.and_then(|scope| self.erasures.consents.get(&(scope, *id)));
+                found(row.map(|row| row.version)) == *version
+            }
             Guard::Cursor { consumer, position } => {
                 let cursors = scope.map(|scope| &self.scopes[at(scope)].cursors);
                 found(cursors.and_then(|cursors| cursors.get(consumer)).copied()) == *position
+            }
+            Guard::Shield { version } => self.shield.version == *version,
+            Guard::Seals { last } => {
+                let chain = self.seals.get(&changes.scope.merchant);
+                chain.map_or(0, Vec::len) as u64 == *last
             }
             // A guard that this backend does not know cannot be said to hold.
             _ => false,
@@ -98,8 +111,12 @@ impl Tables {
             Write::Payment(_)
             | Write::Endpoint(_)
             | Write::Wake { .. }
+            | Write::Erase { .. }
+            | Write::Consent(_)
             | Write::Cursor { .. }
-            | Write::Audit(_) => Ok(()),
+            | Write::Audit(_)
+            | Write::Shield(_)
+            | Write::Seal(_) => Ok(()),
             Write::Pause { endpoint, .. } => {
                 let stored = scope.and_then(|scope| self.endpoint_ids.get(&(scope, *endpoint)));
                 let written = changes
@@ -228,6 +245,7 @@ impl Tables {
             ("idempotency keys", self.keys.len()),
             ("endpoints", self.endpoints.len()),
             ("audit rows", self.audit.len()),
+            ("erasures", self.erasures.rows.len()),
             ("merchants", self.scopes.len()),
         ];
         match tables.into_iter().find(|(_, rows)| *rows >= ROWS_MAX) {

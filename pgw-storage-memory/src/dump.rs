@@ -66,11 +66,27 @@ pub(crate) fn dump(tables: &Tables) -> String {
     for ((scope, _), key) in &tables.api_keys {
         let (digest, version) = (hash(&key.digest), key.version);
         let ends = (key.created_at, key.expires_at, key.revoked_at);
-        line(format_args!("{scope} {key:?} {:?} {version} {ends:?} {digest:016x}", key.prefix));
+        let because = &key.revoked_because;
+        line(format_args!(
+            "{scope} {key:?} {:?} {version} {ends:?} {because:?} {digest:016x}",
+            key.prefix
+        ));
     }
+    line(format_args!("{:?}", tables.shield));
     for row in 0..next_row(&tables.audit) {
         line(format_args!("{:?}", tables.audit_row(row)));
     }
+    for seal in tables.seals.values().flatten() {
+        line(format_args!("{seal:?} {:?} {:016x}", seal.rows, hash(&seal.mac)));
+    }
+    for row in &tables.erasures.rows {
+        line(format_args!("{:?}", row.progress()));
+    }
+    for consent in tables.erasures.consents.values() {
+        let source = consent.source.as_ref().map(|source| hash(source.as_str().as_bytes()));
+        line(format_args!("{consent:?} source {source:?}"));
+    }
+    line(format_args!("marks {:?}", tables.erasures.marks));
     line(format_args!("due operations {:?}", tables.due_operations));
     line(format_args!("due deliveries {:?}", tables.due_deliveries));
     line(format_args!("expiring {:?}", tables.expiring));

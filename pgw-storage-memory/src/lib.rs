@@ -9,6 +9,7 @@ mod apply;
 mod check;
 mod clock;
 mod dump;
+mod erasures;
 mod index;
 mod list;
 mod notifier;

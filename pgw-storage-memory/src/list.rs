@@ -1,18 +1,21 @@
 //! Lists: pages of rows, a bounded number of rows looked at each time the lock is held.
 
-use pgw_core::access::AuditRow;
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, LoggedRow};
 use pgw_core::event::EventType;
-use pgw_core::id::{EndpointId, PaymentId};
+use pgw_core::id::{EndpointId, KeyId, PaymentId};
 use pgw_core::page::{Cursor, Page, PageFrom, PageRequest};
 use pgw_core::payment::{Operation, OperationKind, Payment};
 use pgw_core::scope::{MerchantId, Scope};
-use pgw_core::storage::{DeliveryFilter, PaymentFilter};
+use pgw_core::storage::{AuditFilter, DeliveryFilter, PaymentFilter};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Delivery, Endpoint, EndpointStatus};
+use std::ops::Bound;
+use uuid::Uuid;
 
 use crate::index::Timeline;
 use crate::rows::DeliveryRow;
-use crate::tables::{Tables, at};
+use crate::tables::{Tables, at, place_of_api_key};
 
 /// A page that is being put together.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Walk<R> {
     before: Option<Timestamp>,
     /// What was found, in the direction of the walk: at most one more than the page has.
     found: Vec<(Cursor, R)>,
+    /// How many rows may still be looked at, if not all.
+    look: Option<usize>,
     is_done: bool,
 }
 
@@ -49,7 +54,22 @@ impl<R> Walk<R> {
             Some(PageFrom::Before(cursor)) => (Direction::Newer, Some(cursor)),
         };
         let limit = page.limit();
-        Self { limit, direction, place, from, before, found: Vec::new(), is_done: false }
+        Self {
+            limit,
+            direction,
+            place,
+            from,
+            before,
+            found: Vec::new(),
+            look: None,
+            is_done: false,
+        }
+    }
+
+    /// A walk that looks at so many rows at most, wherever it gets by then.
+    pub(crate) const fn with_look(mut self, rows: usize) -> Self {
+        self.look = Some(rows);
+        self
     }
 
     pub(crate) const fn is_done(&self) -> bool {
@@ -57,9 +77,12 @@ impl<R> Walk<R> {
     }
 
     pub(crate) fn finish(mut self) -> Page<R> {
-        let has_more = self.found.len() > self.limit;
+        let is_full = self.found.len() > self.limit;
         self.found.truncate(self.limit);
-        let end = self.found.last().map(|(place, _)| *place);
+        // A walk that was cut short goes on behind the last row that it looked at.
+        let is_cut = !is_full && self.look == Some(0);
+        let last = self.found.last().map(|(place, _)| *place);
+        let (has_more, end) = (is_full || is_cut, if is_cut { self.place } else { last });
         if self.direction == Direction::Newer {
             self.found.reverse();
         }
@@ -89,13 +112,15 @@ impl<R> Walk<R> {
             }
         };
         let count = end.saturating_sub(first);
-        for step in 0..count.min(SCAN_MAX) {
+        let most = SCAN_MAX.min(self.look.unwrap_or(SCAN_MAX));
+        for step in 0..count.min(most) {
             let row = list.row(match self.direction {
                 Direction::Older => end - 1 - step,
                 Direction::Newer => first + step,
             });
             let place = place_of(row);
             self.place = Some(place);
+            self.look = self.look.map(|left| left.saturating_sub(1));
             if let Some(picked) = pick(row) {
                 self.found.push((place, picked));
                 if self.found.len() > self.limit {
@@ -104,10 +129,10 @@ impl<R> Walk<R> {
                 }
             }
         }
-        self.is_done = count <= SCAN_MAX;
+        self.is_done = count <= most || self.look == Some(0);
     }
 
-    const fn end(&mut self) {
+    pub(crate) const fn end(&mut self) {
         self.is_done = true;
     }
 }
@@ -124,8 +149,8 @@ impl Tables {
             let payment = &self.payments[at(row)];
             let matches = filter.status.is_none_or(|status| payment.status == status)
                 && filter.currency.is_none_or(|currency| payment.currency == currency)
-                && (filter.customer.is_none() || payment.customer.id == filter.customer);
-            matches.then(|| payment.payment(scope))
+                && (filter.customer.is_none() || self.is_of(row, &filter.customer));
+            matches.then(|| self.payment(row))
         };
         let place_of = |row| self.place_of_payment(row);
         match &filter.idempotency_key {
@@ -145,6 +170,12 @@ impl Tables {
                 walk.step(&one, place_of, pick);
             }
         }
+    }
+
+    /// Whether a payment is a customer's; one that is marked is nobody's.
+    fn is_of(&self, payment: u32, customer: &Option<CustomerId>) -> bool {
+        self.payments[at(payment)].customer.id == *customer
+            && self.erasures.redaction(payment).is_none()
     }
 
     pub(crate) fn step_refunds(
@@ -199,19 +230,88 @@ impl Tables {
         walk.step(&self.scopes[at(number)].deliveries, |row| self.place_of_delivery(row), pick);
     }
 
-    pub(crate) fn step_audit(&self, merchant: &MerchantId, walk: &mut Walk<AuditRow>) {
+    /// A page of keys, which takes as long as the page is.
+    pub(crate) fn api_keys(&self, scope: &Scope, page: PageRequest) -> Page<ApiKey> {
+        let Some(scope) = self.scope_number(scope) else {
+            return Page { data: Vec::new(), has_more: false, next_cursor: None };
+        };
+        let key = |id: &KeyId| (*self.api_keys[&(scope, *id)]).clone();
+        let limit = page.limit() + 1;
+        let (first, last) = (Bound::Included((scope, FIRST)), Bound::Included((scope, LAST)));
+        let places = &self.api_key_places;
+        let mut data: Vec<ApiKey> = match page.from() {
+            None => places.range((first, last)).rev().take(limit).map(|(_, id)| key(id)).collect(),
+            Some(PageFrom::After(cursor)) => {
+                let older = places.range((first, Bound::Excluded((scope, cursor))));
+                older.rev().take(limit).map(|(_, id)| key(id)).collect()
+            }
+            Some(PageFrom::Before(cursor)) => {
+                let newer = places.range((Bound::Excluded((scope, cursor)), last));
+                newer.take(limit).map(|(_, id)| key(id)).collect()
+            }
+        };
+        let has_more = data.len() > page.limit();
+        data.truncate(page.limit());
+        let end = data.last().map(place_of_api_key);
+        if matches!(page.from(), Some(PageFrom::Before(_))) {
+            data.reverse();
+        }
+        Page { data, has_more, next_cursor: end.filter(|_| has_more) }
+    }
+
+    pub(crate) fn step_audit(
+        &self,
+        merchant: &MerchantId,
+        filter: &AuditFilter,
+        walk: &mut Walk<AuditRow>,
+    ) {
         let Some(list) = self.audit_lists.get(merchant) else { return walk.end() };
-        walk.step(list, |row| self.place_of_audit_row(row), |row| Some(self.audit_row(row)));
+        let pick = |row: u32| Some(self.audit_row(row)).filter(|row| filter.matches(row));
+        walk.step(list, |row| self.place_of_audit_row(row), pick);
+    }
+
+    /// A merchant's audit rows between two places, oldest first.
+    pub(crate) fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Vec<LoggedRow> {
+        let Some(list) = self.audit_lists.get(merchant) else { return Vec::new() };
+        let place = |row: u32| self.place_of_audit_row(row);
+        let first = after.map_or(0, |after| list.count_while(|row| place(row) <= after));
+        let end = list.count_while(|row| place(row) <= through);
+        let rows = (first..end).take(limit).map(|at| list.row(at));
+        rows.map(|row| LoggedRow { place: place(row), row: Some(self.audit_row(row)) }).collect()
+    }
+
+    /// The ends of the logs of merchants, in the order of their ids.
+    pub(crate) fn audit_tails(&self, after: Option<&MerchantId>, limit: usize) -> Vec<AuditTail> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lists = self.audit_lists.range::<MerchantId, _>((from, Bound::Unbounded));
+        let tail = |(merchant, list): (&MerchantId, &Timeline)| {
+            let last = list.row(list.len().checked_sub(1)?);
+            let head = self.seals.get(merchant).and_then(|chain| chain.last());
+            Some(AuditTail {
+                merchant: merchant.clone(),
+                head: head.map(AuditSeal::head),
+                newest: self.place_of_audit_row(last),
+            })
+        };
+        lists.filter_map(tail).take(limit).collect()
     }
 }
+
+/// Before and after every place there is.
+const FIRST: Cursor = Cursor::new(Timestamp::from_micros(i64::MIN), Uuid::nil());
+const LAST: Cursor = Cursor { at: Timestamp::MAX, id: Uuid::max(), tie: Uuid::max() };
 
 /// How many rows a list looks at while it holds the lock: about 0.1 ms.
 const SCAN_MAX: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]

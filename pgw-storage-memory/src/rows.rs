@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pgw_core::access::{Actor, AuditAction, AuditObject, AuditOutcome, AuditRow};
+use pgw_core::access::{Actor, AuditAction, AuditChange, AuditObject, AuditOutcome, AuditRow};
 use pgw_core::event::{Event, EventType};
 use pgw_core::id::{AuditId, DeliveryId, EventId, PaymentId};
 use pgw_core::idempotency::{Fingerprint, IdempotencyKey, KeyTarget};
@@ -146,7 +146,7 @@ impl DeliveryRow {
     }
 }
 
-/// An audit row: its scope is a number, and what a call of the host itself does not have is apart.
+/// An audit row: its scope is a number, and what a creation by the host itself does not have is apart.
 #[derive(Debug)]
 pub(crate) struct AuditEntry {
     id: AuditId,
@@ -163,6 +163,7 @@ struct Who {
     actor: Actor,
     origin: Option<IpAddr>,
     request_id: Option<Arc<str>>,
+    changes: Box<[AuditChange]>,
 }
 
 /// What was acted on: mostly a payment that is there.
@@ -177,6 +178,7 @@ impl AuditEntry {
     /// The row of an audit row; `payment` is the row of the payment that it is about, when there is one.
     pub(crate) fn new(row: AuditRow, scope: u32, payment: Option<u32>) -> Self {
         let is_host = row.actor == Actor::Host && row.origin.is_none() && row.request_id.is_none();
+        let is_plain = is_host && row.changes.is_empty();
         Self {
             id: row.id,
             at: row.at,
@@ -187,8 +189,13 @@ impl AuditEntry {
                 Some(payment) => Object::Payment(payment),
                 None => Object::Other(Box::new(row.object)),
             },
-            who: (!is_host).then(|| {
-                Box::new(Who { actor: row.actor, origin: row.origin, request_id: row.request_id })
+            who: (!is_plain).then(|| {
+                Box::new(Who {
+                    actor: row.actor,
+                    origin: row.origin,
+                    request_id: row.request_id,
+                    changes: row.changes,
+                })
             }),
         }
     }
@@ -209,9 +216,10 @@ impl AuditEntry {
             origin: who.and_then(|who| who.origin),
             object: match &self.object {
                 Object::Payment(row) => AuditObject::Payment(payment_id(*row)),
-                Object::Other(object) => **object,
+                Object::Other(object) => (**object).clone(),
             },
             request_id: who.and_then(|who| who.request_id.clone()),
+            changes: who.map(|who| who.changes.clone()).unwrap_or_default(),
         }
     }
 

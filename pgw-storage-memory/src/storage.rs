@@ -6,23 +6,28 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::crypto::KeyName;
 use pgw_core::env::{Clock, SystemClock};
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
-use pgw_core::page::{Page, PageRequest};
+use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
+use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
-use pgw_core::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use pgw_core::storage::{
+    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 
 use crate::check::Check;
 use crate::clock::Monotonic;
+use crate::erasures::ErasureRow;
 use crate::list::Walk;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::tables::{Tables, at};
@@ -75,7 +80,7 @@ impl MemoryStorage {
     }
 
     /// Every row as text, the same text for the same data: for tests that compare what is there before and after. What may
-    /// be personal or secret is shown as a hash. Takes time and memory in proportion to all data.
+    /// be personal or secret is shown as a hash; when API keys were last used, which every request may change, is left out. Takes time and memory in proportion to all data.
     #[must_use]
     pub fn dump(&self) -> String {
         crate::dump::dump(&self.tables())
@@ -329,8 +334,7 @@ impl Storage for MemoryStorage {
         let row =
             tables.scope_number(scope).and_then(|scope| tables.find_delivery(scope, delivery));
         let Some(row) = row else { return Ok(Vec::new()) };
-        let log = &tables.deliveries[at(row)].attempts;
-        Ok(log[log.len().saturating_sub(limit)..].to_vec())
+        Ok(tables.attempts(row, limit))
     }
 
     async fn due(&self, job: &Job) -> Result<Option<DueWork>, StorageError> {
@@ -380,19 +384,134 @@ impl Storage for MemoryStorage {
         Ok(self.tables().purge(before, limit))
     }
 
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError> {
+        let tables = self.tables();
+        let found = tables.scope_number(scope).and_then(|scope| tables.erasures.find(scope, id));
+        Ok(found.map(ErasureRow::progress))
+    }
+
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError> {
+        let walk = Walk::new(page, None, None);
+        Ok(self.list(walk, |tables, walk| tables.step_erasures(scope, customer, walk)).await)
+    }
+
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError> {
+        let tables = self.tables();
+        let Some(scope) = tables.scope_number(scope) else { return Ok(Vec::new()) };
+        Ok(tables.erasures.consents_of(scope, holder).take(limit).cloned().collect())
+    }
+
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError> {
+        let tables = self.tables();
+        let Some(scope) = tables.scope_number(scope) else { return Ok(Vec::new()) };
+        Ok(tables.customers(scope, after, limit))
+    }
+
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        Ok(self.tables().redact(at, limit))
+    }
+
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
         let tables = self.tables();
         let id = tables.api_key_prefixes.get(&prefix);
         Ok(id.and_then(|id| tables.api_keys.get(id)).map(|key| (**key).clone()))
     }
 
+    async fn api_key_by_id(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+    ) -> Result<Option<ApiKey>, StorageError> {
+        let tables = self.tables();
+        let key = tables.scope_number(scope).and_then(|scope| tables.api_keys.get(&(scope, id)));
+        Ok(key.map(|key| (**key).clone()))
+    }
+
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError> {
+        Ok(self.tables().api_keys(scope, page))
+    }
+
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut tables = self.tables();
+        let scope = tables.scope_number(scope);
+        if let Some(key) = scope.and_then(|scope| tables.api_keys.get_mut(&(scope, id))) {
+            key.last_used_at = key.last_used_at.max(Some(at));
+        }
+        Ok(())
+    }
+
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+        let tables = self.tables();
+        Ok((known != Some(tables.shield.version)).then(|| tables.shield.clone()))
+    }
+
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError> {
-        let walk = Walk::new(page, None, None);
-        Ok(self.list(walk, |tables, walk| tables.step_audit(merchant, walk)).await)
+        let walk = Walk::new(page, filter.from, filter.before).with_look(AuditFilter::LOOK_MAX);
+        Ok(self.list(walk, |tables, walk| tables.step_audit(merchant, filter, walk)).await)
+    }
+
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError> {
+        Ok(self.tables().audit_rows(merchant, after, through, limit))
+    }
+
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError> {
+        let tables = self.tables();
+        // Numbered from 1 without a gap: a guard says what the last one is.
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        let chain = tables.seals.get(merchant).into_iter().flatten();
+        Ok(chain.skip(after).take(limit).cloned().collect())
+    }
+
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError> {
+        Ok(self.tables().audit_tails(after, limit))
     }
 }
 

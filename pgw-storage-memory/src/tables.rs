@@ -3,18 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, KeyPrefix, Shield};
 use pgw_core::event::Event;
 use pgw_core::id::{ConflictId, DeliveryId, EndpointId, EventId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyClaim, KeyRecord, KeyTarget, StoredAnswer};
 use pgw_core::page::Cursor;
-use pgw_core::payment::{Conflict, Operation, PaymentState, PaymentStatus};
+use pgw_core::payment::{Conflict, Operation, Payment, PaymentState, PaymentStatus};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::timestamp::Timestamp;
-use pgw_core::webhook::{DeliveryWork, Endpoint};
+use pgw_core::webhook::{Attempt, DeliveryWork, Endpoint};
 use uuid::Uuid;
 
+use crate::erasures::Erasures;
 use crate::index::{IdIndex, TextIndex, Timeline};
 use crate::payment_row::{NONE, OperationRow, PaymentRow, expiring_row, expiry};
 use crate::rows::{
@@ -51,14 +52,20 @@ pub(crate) struct Tables {
     pub(crate) delivery_ids: BTreeMap<DeliveryKey, u32>,
     pub(crate) api_keys: BTreeMap<(u32, KeyId), Box<ApiKey>>,
     pub(crate) api_key_prefixes: BTreeMap<KeyPrefix, (u32, KeyId)>,
+    /// Keys of each scope in the order of their lists: few, so a sorted map is enough.
+    pub(crate) api_key_places: BTreeMap<(u32, Cursor), KeyId>,
+    pub(crate) shield: Shield,
     pub(crate) audit: Vec<AuditEntry>,
     pub(crate) audit_lists: BTreeMap<MerchantId, Timeline>,
+    /// The chains of seals; the first has number 1.
+    pub(crate) seals: BTreeMap<MerchantId, Vec<AuditSeal>>,
     /// Operations that are or will be due, by when.
     pub(crate) due_operations: BTreeSet<(Timestamp, u32)>,
     /// Deliveries that are or will be due, by when.
     pub(crate) due_deliveries: BTreeSet<(Timestamp, u32)>,
     /// Payments that can expire, by the second they do.
     pub(crate) expiring: BTreeSet<u64>,
+    pub(crate) erasures: Erasures,
 }
 
 /// A merchant and mode with its lists.
@@ -100,11 +107,15 @@ impl Tables {
             delivery_ids: BTreeMap::new(),
             api_keys: BTreeMap::new(),
             api_key_prefixes: BTreeMap::new(),
+            api_key_places: BTreeMap::new(),
+            shield: Shield::default(),
             audit: Vec::new(),
             audit_lists: BTreeMap::new(),
+            seals: BTreeMap::new(),
             due_operations: BTreeSet::new(),
             due_deliveries: BTreeSet::new(),
             expiring: BTreeSet::new(),
+            erasures: Erasures::default(),
         }
     }
 
@@ -168,23 +179,49 @@ impl Tables {
     }
 
     pub(crate) fn state(&self, payment: u32) -> PaymentState {
-        let row = &self.payments[at(payment)];
         PaymentState {
-            payment: row.payment(self.scope(row.scope)),
+            payment: self.payment(payment),
             operations: self.operations_of(payment).map(|row| self.operation(row)).collect(),
         }
+    }
+
+    pub(crate) fn payment(&self, row: u32) -> Payment {
+        let stored = &self.payments[at(row)];
+        let mut payment = stored.payment(self.scope(stored.scope));
+        if let Some(redaction) = self.erasures.redaction(row) {
+            redaction.payment(&mut payment);
+        }
+        payment
     }
 
     pub(crate) fn operation(&self, row: u32) -> Operation {
         let row = &self.operations[at(row)];
         let key = (row.key != NONE).then(|| self.keys[at(row.key)].key.clone());
-        row.operation(self.payments[at(row.payment)].id, key)
+        let mut operation = row.operation(self.payments[at(row.payment)].id, key);
+        if let Some(redaction) = self.erasures.redaction(row.payment) {
+            redaction.operation(&mut operation);
+        }
+        operation
     }
 
     pub(crate) fn event(&self, row: u32) -> Event {
         let row = &self.events[at(row)];
         let payment = (row.payment != NONE).then(|| self.payments[at(row.payment)].id);
-        row.event(self.scope(row.scope), payment)
+        let mut event = row.event(self.scope(row.scope), payment);
+        if let Some(redaction) = self.erasures.redaction(row.payment) {
+            event.body = redaction.body(&event.body);
+        }
+        event
+    }
+
+    /// The attempts of a delivery, at most `limit` of the latest.
+    pub(crate) fn attempts(&self, row: u32, limit: usize) -> Vec<Attempt> {
+        let row = &self.deliveries[at(row)];
+        let mut log = row.attempts[row.attempts.len().saturating_sub(limit)..].to_vec();
+        if let Some(redaction) = self.erasures.redaction(self.events[at(row.event)].payment) {
+            log.iter_mut().for_each(|attempt| redaction.attempt(attempt));
+        }
+        log
     }
 
     pub(crate) fn answer(&self, answer: &AnswerRow) -> StoredAnswer {
@@ -198,6 +235,16 @@ impl Tables {
                 StoredAnswer { status: *status, body }
             }
         }
+    }
+
+    /// The answer of a claim, as a replay gives it.
+    pub(crate) fn answer_of(&self, claim: &ClaimRow) -> Option<StoredAnswer> {
+        let answer = self.answer(claim.answer.as_ref()?);
+        let redaction = match &claim.target {
+            Target::Rows { payment, .. } => self.erasures.redaction(*payment),
+            Target::Other(_) => None,
+        };
+        Some(redaction.map_or_else(|| answer.clone(), |redaction| redaction.answer(&answer)))
     }
 
     pub(crate) fn target(&self, target: &Target) -> KeyTarget {
@@ -218,7 +265,7 @@ impl Tables {
                 key: row.key.clone(),
                 fingerprint: claim.fingerprint,
                 target: self.target(&claim.target),
-                answer: claim.answer.as_ref().map(|answer| self.answer(answer)),
+                answer: self.answer_of(claim),
             },
             created_at: claim.created_at,
         })
@@ -364,6 +411,10 @@ pub(crate) fn key_key(keys: &[KeyRow], row: u32) -> (u32, &str) {
 pub(crate) fn place_of_endpoint(endpoints: &[Endpoint], row: u32) -> Cursor {
     let row = &endpoints[at(row)];
     Cursor::new(row.created_at, row.id.as_uuid())
+}
+
+pub(crate) fn place_of_api_key(key: &ApiKey) -> Cursor {
+    Cursor::new(key.created_at, key.id.as_uuid())
 }
 
 /// Most rows of a table: half of what a row number can tell apart, so that one commit never gets to the end.

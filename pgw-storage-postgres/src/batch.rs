@@ -307,6 +307,8 @@ impl Database {
         wait: Wait,
         kept: &mut Kept,
     ) -> Result<Vec<Verdict>, (sqlx::Error, Doubt)> {
+        #[expect(clippy::cast_precision_loss, reason = "a group has at most a thousand commits")]
+        metrics::histogram!(COMMIT_BATCH_SIZE).record(all.len() as f64);
         let not_applied = |error| (error, Doubt::NotApplied);
         if self.link == Link::Direct {
             let mut connection = match kept.take() {
@@ -636,6 +638,8 @@ impl fmt::Debug for Batcher {
     }
 }
 
+/// How many commits share a transaction: a histogram, through the `metrics` facade.
+pub const COMMIT_BATCH_SIZE: &str = "pgw_commit_batch_size";
 /// How long a committer stays without work: long enough for a caller's next payment, too short for anybody to miss the connection.
 const LINGER: Duration = Duration::from_millis(50);
 /// Most commits that wait; far more than callers a process should have at once.

@@ -3,17 +3,14 @@
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use pgw_core::access::{
-    Actor, ApiKey, AuditAction, AuditObject, AuditOutcome, AuditRow, KeyPrefix,
-};
+use pgw_core::access::{ApiKey, DeniedNetwork, Freeze, KeyPrefix, Shield};
 use pgw_core::crypto::Sealed;
 use pgw_core::email::Email;
 use pgw_core::event::Event;
 use pgw_core::id::{
-    AuditId, ConflictId, DeliveryId, EndpointId, EventId, KeyId, OperationId, PaymentId,
+    ConflictId, ConsentId, DeliveryId, EndpointId, ErasureId, EventId, KeyId, OperationId,
+    PaymentId,
 };
 use pgw_core::idempotency::{
     Fingerprint, IdempotencyKey, KeyClaim, KeyRecord, KeyTarget, StoredAnswer,
@@ -24,8 +21,14 @@ use pgw_core::payment::{
     CaptureMethod, Cause, Conflict, Customer, Failure, Fence, Finality, NextAction, Operation,
     OperationKind, OperationState, Payment, ProcessorName, Reference,
 };
-use pgw_core::scope::{Mode, Scope};
-use pgw_core::text::{CustomerId, CustomerName, Description, PaymentMethod, Reason};
+use pgw_core::privacy::{
+    Consent, ConsentHolder, CustomerDigest, Erasure, ErasureProgress, Redaction,
+};
+use pgw_core::scope::{MerchantId, Mode, Scope};
+use pgw_core::text::{
+    ConsentSource, CustomerId, CustomerName, Description, PaymentMethod, Purpose, Reason,
+    TermsVersion,
+};
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::FailedBecause;
 use pgw_core::webhook::{
@@ -69,13 +72,13 @@ impl<'r> Columns<'r> {
         Ok(self.row.try_get(at)?)
     }
 
-    fn text<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Read<T> {
+    pub(crate) fn text<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Read<T> {
         let at = self.at;
         parse(self.next::<&str>()?)
             .ok_or_else(|| format!("column {at} holds an unknown value").into())
     }
 
-    fn maybe<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Read<Option<T>> {
+    pub(crate) fn maybe<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Read<Option<T>> {
         let at = self.at;
         let Some(text) = self.next::<Option<&str>>()? else { return Ok(None) };
         match parse(text) {
@@ -98,7 +101,7 @@ impl<'r> Columns<'r> {
         Ok(T::try_from(self.next::<i64>()?)?)
     }
 
-    fn maybe_count<T: TryFrom<u64, Error: std::error::Error + Send + Sync + 'static>>(
+    pub(crate) fn maybe_count<T: TryFrom<u64, Error: std::error::Error + Send + Sync + 'static>>(
         &mut self,
     ) -> Read<Option<T>> {
         let Some(number) = self.next::<Option<i64>>()? else { return Ok(None) };
@@ -115,6 +118,16 @@ impl<'r> Columns<'r> {
         Ok(Scope::new(merchant, if self.next()? { Mode::Live } else { Mode::Test }))
     }
 
+    pub(crate) fn merchant(&mut self) -> Read<MerchantId> {
+        Ok(self.next::<&str>()?.parse()?)
+    }
+
+    /// What [`mark!`] selects.
+    fn redaction(&mut self) -> Read<Option<Redaction>> {
+        let erasure = self.next::<Option<Uuid>>()?;
+        Ok(erasure.map(|id| Redaction::of(ErasureId::from_uuid(id))))
+    }
+
     fn failure(&mut self) -> Read<Option<Failure>> {
         let (code, message) = (self.next::<Option<&str>>()?, self.next::<Option<&str>>()?);
         Ok(code.map(|code| Failure::new(code, message.unwrap_or_default())))
@@ -124,11 +137,13 @@ impl<'r> Columns<'r> {
 /// What [`payment`] reads, of a table named `p`.
 macro_rules! payment_columns {
     () => {
-        "p.id, p.version, p.sequence, p.status, p.currency, p.amount_minor, p.authorized_minor, p.captured_minor, \
+        concat!("p.id, p.version, p.sequence, p.status, p.currency, p.amount_minor, p.authorized_minor, p.captured_minor, \
          p.capture_reserved_minor, p.refunded_minor, p.refund_reserved_minor, p.unknown_operations, p.open_conflicts, \
          p.needs_review, p.disputed, p.capture, p.customer_email, p.customer_name, p.customer_id, p.description, p.metadata, \
          p.payment_method, p.processor, p.processor_reference, p.failure_code, p.failure_message, p.next_action, p.expires_at, \
-         p.created_at, p.updated_at"
+         p.created_at, p.updated_at, ",
+            $crate::redact::mark!("p", "p.id")
+        )
     };
 }
 pub(crate) use payment_columns;
@@ -138,7 +153,7 @@ pub(crate) fn payment(from: &mut Columns<'_>, scope: &Scope) -> Read<Payment> {
     let (version, sequence) = (from.count()?, from.count()?);
     let status = from.text(|text| text.parse().ok())?;
     let amount = money(from)?;
-    Ok(Payment {
+    let mut payment = Payment {
         id,
         scope: scope.clone(),
         amount,
@@ -177,7 +192,11 @@ pub(crate) fn payment(from: &mut Columns<'_>, scope: &Scope) -> Read<Payment> {
         expires_at: from.time()?,
         created_at: from.time()?,
         updated_at: from.time()?,
-    })
+    };
+    if let Some(redaction) = from.redaction()? {
+        redaction.payment(&mut payment);
+    }
+    Ok(payment)
 }
 
 /// `currency, amount_minor`.
@@ -189,15 +208,17 @@ fn money(from: &mut Columns<'_>) -> Read<Money> {
 /// What [`operation`] reads, of a table named `o`.
 macro_rules! operation_columns {
     () => {
-        "o.id, o.payment, o.kind, o.currency, o.amount_minor, o.state, o.cause, o.is_final, o.attempts, o.probes, o.fence, \
+        concat!("o.id, o.payment, o.kind, o.currency, o.amount_minor, o.state, o.cause, o.is_final, o.attempts, o.probes, o.fence, \
          o.first_dispatched_at, o.deadline, o.confirmed, o.needs_review, o.reference, o.failure_code, o.failure_message, o.reason, \
-         o.idempotency_key, o.created_at, o.updated_at"
+         o.idempotency_key, o.created_at, o.updated_at, ",
+            $crate::redact::mark!("o", "o.payment")
+        )
     };
 }
 pub(crate) use operation_columns;
 
 pub(crate) fn operation(from: &mut Columns<'_>) -> Read<Operation> {
-    Ok(Operation {
+    let mut operation = Operation {
         id: OperationId::from_uuid(from.next()?),
         payment: PaymentId::from_uuid(from.next()?),
         kind: from
@@ -223,7 +244,11 @@ pub(crate) fn operation(from: &mut Columns<'_>) -> Read<Operation> {
         idempotency_key: from.maybe(idempotency_key)?,
         created_at: from.time()?,
         updated_at: from.time()?,
-    })
+    };
+    if let Some(redaction) = from.redaction()? {
+        redaction.operation(&mut operation);
+    }
+    Ok(operation)
 }
 
 fn operation_state(text: &str) -> Option<OperationState> {
@@ -242,13 +267,16 @@ fn idempotency_key(text: &str) -> Option<IdempotencyKey> {
 /// What [`event`] reads, of a table named `e`.
 macro_rules! event_columns {
     () => {
-        "e.id, e.event_type, e.payment, e.sequence, e.created_at, e.body, e.feed_position"
+        concat!(
+            "e.id, e.event_type, e.payment, e.sequence, e.created_at, e.body, e.feed_position, ",
+            $crate::redact::mark!("e", "e.payment")
+        )
     };
 }
 pub(crate) use event_columns;
 
 pub(crate) fn event(from: &mut Columns<'_>, scope: &Scope) -> Read<Event> {
-    Ok(Event {
+    let mut event = Event {
         id: EventId::from_uuid(from.next()?),
         scope: scope.clone(),
         event_type: from.text(|text| text.parse().ok())?,
@@ -257,13 +285,20 @@ pub(crate) fn event(from: &mut Columns<'_>, scope: &Scope) -> Read<Event> {
         created_at: from.time()?,
         body: from.bytes()?,
         feed_position: from.next::<Option<i64>>()?.map(u64::try_from).transpose()?,
-    })
+    };
+    if let Some(redaction) = from.redaction()? {
+        event.body = redaction.body(&event.body);
+    }
+    Ok(event)
 }
 
 /// What [`key_record`] reads, of a table named `k`.
 macro_rules! key_columns {
     () => {
-        "k.key, k.fingerprint, k.payment, k.operation, k.answer_status, k.answer_body, k.created_at"
+        concat!(
+            "k.key, k.fingerprint, k.payment, k.operation, k.answer_status, k.answer_body, k.created_at, ",
+            $crate::redact::mark!("k", "k.payment")
+        )
     };
 }
 pub(crate) use key_columns;
@@ -276,7 +311,7 @@ pub(crate) fn key_record(from: &mut Columns<'_>) -> Read<KeyRecord> {
         operation: OperationId::from_uuid(from.next()?),
     };
     let (status, body) = (from.next::<Option<i16>>()?, from.next::<Option<&[u8]>>()?);
-    let answer = match (status, body) {
+    let mut answer = match (status, body) {
         (Some(status), Some(body)) => Some(StoredAnswer {
             status: u16::try_from(status)?,
             body: Bytes::copy_from_slice(body),
@@ -284,6 +319,9 @@ pub(crate) fn key_record(from: &mut Columns<'_>) -> Read<KeyRecord> {
         _ => None,
     };
     let created_at = from.time()?;
+    if let Some(redaction) = from.redaction()? {
+        answer = answer.map(|answer| redaction.answer(&answer));
+    }
     Ok(KeyRecord { claim: KeyClaim { key, fingerprint, target, answer }, created_at })
 }
 
@@ -426,10 +464,13 @@ fn delivery_state(from: &mut Columns<'_>) -> Read<DeliveryState> {
     }
 }
 
-/// What [`attempt`] reads.
+/// What [`attempt`] reads, of a table named `a` beside the event `e` that it was about.
 macro_rules! attempt_columns {
     () => {
-        "number, started_at, latency_ms, status, body_start, error"
+        concat!(
+            "a.number, a.started_at, a.latency_ms, a.status, a.body_start, a.error, ",
+            $crate::redact::mark!("e", "e.payment")
+        )
     };
 }
 pub(crate) use attempt_columns;
@@ -454,13 +495,18 @@ pub(crate) fn attempt(from: &mut Columns<'_>, delivery: DeliveryId) -> Read<Atte
         (None, None, Some(kind)) => AttemptOutcome::Failed(kind),
         _ => return Err("an attempt has no outcome".into()),
     };
-    Ok(Attempt { delivery, number, started_at, latency_ms, outcome })
+    let mut attempt = Attempt { delivery, number, started_at, latency_ms, outcome };
+    if let Some(redaction) = from.redaction()? {
+        redaction.attempt(&mut attempt);
+    }
+    Ok(attempt)
 }
 
 /// What [`api_key`] reads.
 macro_rules! api_key_columns {
     () => {
-        "merchant, live, id, role, name, prefix, digest, created_at, expires_at, revoked_at, version"
+        "merchant, live, id, role, name, prefix, digest, created_at, expires_at, revoked_at, revoked_because, last_used_at, \
+         version"
     };
 }
 pub(crate) use api_key_columns;
@@ -476,48 +522,109 @@ pub(crate) fn api_key(from: &mut Columns<'_>) -> Read<ApiKey> {
         created_at: from.time()?,
         expires_at: from.maybe_time()?,
         revoked_at: from.maybe_time()?,
+        revoked_because: from.maybe(|text| Reason::parse(text).ok())?,
+        last_used_at: from.maybe_time()?,
         version: from.count()?,
     })
 }
 
-/// What [`audit_row`] reads.
-macro_rules! audit_columns {
+/// What [`erasure`] reads, of a table named `y`.
+macro_rules! erasure_columns {
     () => {
-        "merchant, live, at, id, actor_kind, actor, action, success, origin, object, request_id"
+        "y.id, y.customer, y.number, y.requested_at, z.payments, z.redacted, z.redacted_at"
     };
 }
-pub(crate) use audit_columns;
+pub(crate) use erasure_columns;
 
-pub(crate) fn audit_row(from: &mut Columns<'_>) -> Read<AuditRow> {
-    let scope = from.scope()?;
-    let (at, id) = (from.time()?, AuditId::from_uuid(from.next()?));
-    let (kind, name) = (from.next::<&str>()?, from.next::<Option<&str>>()?);
-    let actor = match (kind, name) {
-        ("host", _) => Actor::Host,
-        ("worker", _) => Actor::Worker,
-        ("processor", _) => Actor::Processor,
-        ("key", Some(id)) => Actor::Key(id.parse()?),
-        ("other", Some(name)) => Actor::Other(Arc::from(name)),
-        _ => return Err("an audit row has an unknown actor".into()),
+/// The table of [`erasure_columns!`] and what is counted of each row.
+macro_rules! erasure_tables {
+    () => {
+        " from {schema}.erasures y cross join lateral (select count(*) as payments, count(x.redacted_at) as redacted, \
+         max(x.redacted_at) as redacted_at from {schema}.erased_payments x where x.merchant = y.merchant and x.live = y.live \
+         and x.erasure = y.id) z "
     };
-    Ok(AuditRow {
-        scope,
+}
+pub(crate) use erasure_tables;
+
+pub(crate) fn erasure(from: &mut Columns<'_>, scope: &Scope) -> Read<ErasureProgress> {
+    let erasure = Erasure {
+        id: ErasureId::from_uuid(from.next()?),
+        scope: scope.clone(),
+        customer: CustomerDigest(from.next::<&[u8]>()?.try_into()?),
+        number: from.count()?,
+        requested_at: from.time()?,
+    };
+    let (payments, payments_redacted) = (from.count()?, from.count()?);
+    let last = from.maybe_time()?.unwrap_or(erasure.requested_at);
+    let done_at = (payments_redacted >= payments).then_some(last);
+    Ok(ErasureProgress { erasure, payments, payments_redacted, done_at })
+}
+
+pub(crate) fn customer(from: &mut Columns<'_>) -> Read<CustomerId> {
+    from.text(|text| CustomerId::parse(text).ok())
+}
+
+/// What [`consent`] reads.
+macro_rules! consent_columns {
+    () => {
+        "id, customer, erasure, purpose, terms, source, given_at, withdrawn_at, version"
+    };
+}
+pub(crate) use consent_columns;
+
+pub(crate) fn consent(from: &mut Columns<'_>, scope: &Scope) -> Read<Consent> {
+    let id = ConsentId::from_uuid(from.next()?);
+    let holder = match (from.next::<Option<&[u8]>>()?, from.next::<Option<Uuid>>()?) {
+        (Some(customer), None) => ConsentHolder::Customer(CustomerDigest(customer.try_into()?)),
+        (None, Some(erasure)) => ConsentHolder::Erased(ErasureId::from_uuid(erasure)),
+        _ => return Err("a consent is nobody's".into()),
+    };
+    Ok(Consent {
         id,
-        at,
-        actor,
-        action: from
-            .text(|text| AuditAction::ALL.iter().copied().find(|action| action.as_str() == text))?,
-        outcome: if from.next()? { AuditOutcome::Success } else { AuditOutcome::Failure },
-        origin: from.maybe(|text| text.parse().ok())?,
-        object: from.text(audit_object)?,
-        request_id: from.next::<Option<&str>>()?.map(Arc::from),
+        scope: scope.clone(),
+        holder,
+        purpose: from.text(|text| Purpose::parse(text).ok())?,
+        terms: from.text(|text| TermsVersion::parse(text).ok())?,
+        source: from.maybe(|text| ConsentSource::parse(text).ok())?,
+        given_at: from.time()?,
+        withdrawn_at: from.maybe_time()?,
+        version: from.count()?,
     })
 }
 
-fn audit_object(text: &str) -> Option<AuditObject> {
-    let payment = || text.parse().ok().map(AuditObject::Payment);
-    let endpoint = || text.parse().ok().map(AuditObject::Endpoint);
-    let delivery = || text.parse().ok().map(AuditObject::Delivery);
-    let key = || text.parse().ok().map(AuditObject::Key);
-    payment().or_else(endpoint).or_else(delivery).or_else(key)
+/// What [`shield_of`] reads.
+macro_rules! shield_columns {
+    () => {
+        "version, networks, reasons, created_at, created_by, expires_at, frozen_because, frozen_since, frozen_by"
+    };
+}
+pub(crate) use shield_columns;
+
+pub(crate) fn shield_of(from: &mut Columns<'_>) -> Read<Shield> {
+    let version = from.count()?;
+    let networks: Vec<String> = from.next()?;
+    let reasons: Vec<Option<String>> = from.next()?;
+    let (created_at, created_by): (Vec<Time>, Vec<String>) = (from.next()?, from.next()?);
+    let expires_at: Vec<Option<Time>> = from.next()?;
+    // A CHECK says that the arrays are of one length.
+    let when = created_at.into_iter().zip(expires_at);
+    let why = reasons.iter().zip(created_by);
+    let mut denied = Vec::with_capacity(networks.len());
+    for (network, ((created_at, expires_at), (reason, created_by))) in
+        networks.iter().zip(when.zip(why))
+    {
+        denied.push(DeniedNetwork {
+            network: network.parse()?,
+            reason: reason.as_deref().map(Reason::parse).transpose()?,
+            created_at: created_at.0,
+            created_by: created_by.into(),
+            expires_at: expires_at.map(|time| time.0),
+        });
+    }
+    let because = from.maybe(|text| Reason::parse(text).ok())?;
+    let freeze = match (because, from.maybe_time()?, from.next::<Option<&str>>()?) {
+        (Some(reason), Some(since), Some(by)) => Some(Freeze { reason, since, by: by.into() }),
+        _ => None,
+    };
+    Ok(Shield { version, denied, freeze })
 }

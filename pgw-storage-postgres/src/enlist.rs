@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pgw_core::changes::{Changes, Committed};
+use pgw_core::id::KeyId;
 use pgw_core::notifier::Hint;
+use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
 use pgw_core::timestamp::Timestamp;
 use sqlx::postgres::PgRow;
@@ -19,7 +21,9 @@ use crate::database::{Database, Session};
 use crate::error::{Doubt, read_error, write_error};
 use crate::notifier::{channel, payload};
 use crate::sql::{Bound, Sql, Statement};
-use crate::steps::Stopped;
+use crate::steps::{Stopped, scoped};
+use crate::sweeps::TOUCH;
+use crate::value::Time;
 
 /// Storage that works inside a transaction of the host's: see [`PgStorage::enlist`](crate::PgStorage::enlist).
 ///
@@ -89,6 +93,26 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         self.check_isolation().await?;
         let mut transaction = self.transaction.lock().await;
         self.database.sweep(&mut transaction).purge(before, limit).await.map_err(stopped)
+    }
+
+    pub(crate) async fn touch(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        self.check_isolation().await?;
+        let mut transaction = self.transaction.lock().await;
+        let touch =
+            self.database.sql.text(TOUCH).with(scoped(scope).and(id.as_uuid()).and(Time(at)));
+        let touch = touch.persistent(self.database.is_persistent());
+        touch.execute(&mut ***transaction).await.map(drop).map_err(aborted)
+    }
+
+    pub(crate) async fn redact(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        self.check_isolation().await?;
+        let mut transaction = self.transaction.lock().await;
+        self.database.sweep(&mut transaction).redact(at, limit).await.map_err(stopped)
     }
 
     async fn check_isolation(&self) -> Result<(), StorageError> {

@@ -102,6 +102,7 @@
 //! and they always fit.
 
 mod answers;
+mod audit;
 mod batch;
 mod builder;
 mod clock;
@@ -116,6 +117,8 @@ mod migrate;
 mod notifier;
 mod queue;
 mod read;
+mod redact;
+mod retention;
 mod rows;
 mod schema;
 mod sql;
@@ -125,6 +128,7 @@ mod sweeps;
 mod table;
 mod value;
 
+pub use batch::COMMIT_BATCH_SIZE;
 pub use builder::{ConnectError, Engine, Group, PgStorageBuilder};
 pub use clock::ServerClock;
 pub use database::{Link, Timeouts};
@@ -132,6 +136,7 @@ pub use enlist::PgEnlisted;
 pub use migrate::{Lock, MigrateError, Migrator};
 pub use notifier::PgNotifier;
 pub use queue::{Claims, PgQueue};
+pub use retention::{Overdue, Purged, Retention, RetentionError};
 pub use schema::{Schema, SchemaError};
 pub use sqlx;
 pub use storage::PgStorage;

@@ -1,10 +1,11 @@
 //! Lists: keyset pages, newest first, each filter on an index of its own.
 
-use pgw_core::access::AuditRow;
+use pgw_core::access::ApiKey;
 use pgw_core::id::PaymentId;
 use pgw_core::page::{Cursor, Page, PageFrom, PageRequest};
 use pgw_core::payment::{Operation, Payment};
-use pgw_core::scope::{MerchantId, Scope};
+use pgw_core::privacy::{CustomerDigest, ErasureProgress};
+use pgw_core::scope::Scope;
 use pgw_core::storage::{DeliveryFilter, PaymentFilter, StorageError};
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::DeliveryStatus;
@@ -12,6 +13,7 @@ use pgw_core::webhook::{Delivery, Endpoint};
 
 use crate::columns::{self, *};
 use crate::database::Session;
+use crate::redact::mark;
 use crate::rows::is_live;
 use crate::sql::{Bound, Template};
 use crate::value::Time;
@@ -160,7 +162,11 @@ pub(crate) async fn payments(
     };
     list.when("k.key =", key.map(|key| key.as_str()))
         .when("p.status =", filter.status.map(|status| status.as_str()))
-        .when("p.customer_id =", filter.customer.as_ref().map(|id| id.as_str()))
+        // One that is marked is nobody's until it is rewritten.
+        .when(
+            concat!(mark!("p", "p.id"), " is null and p.customer_id ="),
+            filter.customer.as_ref().map(|id| id.as_str()),
+        )
         .when("p.currency =", filter.currency.map(|currency| currency.code()))
         .between(ORDER, filter.created_from, filter.created_before);
     let read = |from: &mut Columns<'_>| columns::payment(from, scope);
@@ -235,17 +241,43 @@ fn place_of_delivery(row: &Delivery) -> Cursor {
     Cursor { tie, ..Cursor::new(row.created_at, row.id.event().as_uuid()) }
 }
 
-pub(crate) async fn audit(
+pub(crate) async fn erasures(
     session: &impl Session,
-    merchant: &MerchantId,
+    scope: &Scope,
+    customer: Option<CustomerDigest>,
     page: PageRequest,
-) -> Result<Page<AuditRow>, StorageError> {
-    const ALL: &str =
-        concat!("select ", audit_columns!(), " from {schema}.audit where merchant = $1");
-    const ORDER: Order = Order { at: "at", id: "id", tie: None };
-    let list = List::new(6, ALL, Bound::new().and(merchant.as_str()), 1);
-    let place_of = |row: &AuditRow| Cursor::new(row.at, row.id.as_uuid());
-    list.page(session, page, ORDER, columns::audit_row, place_of).await
+) -> Result<Page<ErasureProgress>, StorageError> {
+    const ALL: &str = concat!(
+        "select ",
+        erasure_columns!(),
+        erasure_tables!(),
+        "where y.merchant = $1 and y.live = $2"
+    );
+    const ORDER: Order = Order { at: "y.requested_at", id: "y.id", tie: None };
+    let bound = Bound::new().and(scope.merchant.as_str()).and(is_live(scope.mode));
+    let mut list = List::new(8, ALL, bound, 2);
+    list.when("y.customer =", customer.map(|customer| customer.0.to_vec()));
+    let read = |from: &mut Columns<'_>| columns::erasure(from, scope);
+    let place_of =
+        |row: &ErasureProgress| Cursor::new(row.erasure.requested_at, row.erasure.id.as_uuid());
+    list.page(session, page, ORDER, read, place_of).await
+}
+
+pub(crate) async fn api_keys(
+    session: &impl Session,
+    scope: &Scope,
+    page: PageRequest,
+) -> Result<Page<ApiKey>, StorageError> {
+    const ALL: &str = concat!(
+        "select ",
+        api_key_columns!(),
+        " from {schema}.api_keys where merchant = $1 and live = $2"
+    );
+    const ORDER: Order = Order { at: "created_at", id: "id", tie: None };
+    let bound = Bound::new().and(scope.merchant.as_str()).and(is_live(scope.mode));
+    let list = List::new(7, ALL, bound, 2);
+    let place_of = |row: &ApiKey| Cursor::new(row.created_at, row.id.as_uuid());
+    list.page(session, page, ORDER, columns::api_key, place_of).await
 }
 
 /// Statements of this file have this bit; see `Sql::shape`.

@@ -16,8 +16,12 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "init", sql: include_str!("../migrations/0001_init.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "init", sql: include_str!("../migrations/0001_init.sql") },
+    Migration { version: 2, name: "access", sql: include_str!("../migrations/0002_access.sql") },
+    Migration { version: 3, name: "audit", sql: include_str!("../migrations/0003_audit.sql") },
+    Migration { version: 4, name: "privacy", sql: include_str!("../migrations/0004_privacy.sql") },
+];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");
 

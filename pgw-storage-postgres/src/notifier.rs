@@ -311,6 +311,7 @@ fn line(hint: &Hint) -> String {
         Hint::Events => "events".to_owned(),
         Hint::Stamped => "stamped".to_owned(),
         Hint::KeyRevoked(prefix) => format!("key {}", prefix.as_str()),
+        Hint::ShieldChanged => "shield".to_owned(),
         // A kind that this version does not know, or lost ones: whoever hears it looks at everything.
         _ => "missed".to_owned(),
     }
@@ -336,6 +337,7 @@ fn hint(line: &str) -> Option<Hint> {
         }
         ("events", None, None, None) => Hint::Events,
         ("stamped", None, None, None) => Hint::Stamped,
+        ("shield", None, None, None) => Hint::ShieldChanged,
         ("key", Some(prefix), None, None) => Hint::KeyRevoked(KeyPrefix::parse(prefix)?),
         _ => return None,
     })
@@ -364,6 +366,7 @@ mod tests {
         hints.extend([
             Hint::Events,
             Hint::Stamped,
+            Hint::ShieldChanged,
             Hint::KeyRevoked(samples.api_key().prefix),
             Hint::Missed,
         ]);

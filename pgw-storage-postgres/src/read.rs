@@ -1,13 +1,15 @@
 //! Reads of single objects and short logs: one statement each, so that each sees whole commits only.
 
-use pgw_core::access::{ApiKey, KeyPrefix};
+use pgw_core::access::{ApiKey, KeyPrefix, Shield};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
 use pgw_core::payment::{Conflict, PaymentState};
+use pgw_core::privacy::{Consent, ConsentHolder, ErasureProgress};
 use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, DeliveryWork, Endpoint};
 use sqlx::postgres::PgRow;
@@ -15,6 +17,7 @@ use sqlx::postgres::PgRow;
 use crate::columns::{self, *};
 use crate::database::Session;
 use crate::error::corrupt;
+use crate::redact::mark;
 use crate::sql::Bound;
 use crate::steps::scoped;
 use crate::value::{Time, text};
@@ -226,8 +229,8 @@ pub(crate) async fn attempts(
     const ATTEMPTS: &str = concat!(
         "select * from (select ",
         attempt_columns!(),
-        " from {schema}.attempts ",
-        "where merchant = $1 and live = $2 and event = $3 and endpoint = $4 order by number desc limit 1000) page limit $5"
+        " from {schema}.attempts a join {schema}.events e on e.merchant = a.merchant and e.live = a.live and e.id = a.event ",
+        "where a.merchant = $1 and a.live = $2 and a.event = $3 and a.endpoint = $4 order by a.number desc limit 1000) page limit $5"
     );
     let bound = scoped(scope).and(delivery.event().as_uuid()).and(delivery.endpoint().as_uuid());
     let rows = session.rows(session.sql().text(ATTEMPTS), bound.and(rows_of(limit))).await?;
@@ -258,6 +261,96 @@ pub(crate) async fn api_key(session: &impl Session, prefix: KeyPrefix) -> Found<
     one(&session.rows(session.sql().text(KEY), bound).await?, columns::api_key)
 }
 
+pub(crate) async fn api_key_by_id(
+    session: &impl Session,
+    scope: &Scope,
+    id: KeyId,
+) -> Found<Option<ApiKey>> {
+    const KEY: &str = concat!(
+        "select ",
+        api_key_columns!(),
+        " from {schema}.api_keys where merchant = $1 and live = $2 and id = $3"
+    );
+    let bound = scoped(scope).and(id.as_uuid());
+    one(&session.rows(session.sql().text(KEY), bound).await?, columns::api_key)
+}
+
+pub(crate) async fn shield(session: &impl Session, known: Option<u64>) -> Found<Option<Shield>> {
+    const SHIELD: &str = concat!(
+        "select ",
+        shield_columns!(),
+        " from {schema}.shield where id = 1 and version is distinct from $1"
+    );
+    let bound = Bound::new().and(known.map(crate::value::version));
+    one(&session.rows(session.sql().text(SHIELD), bound).await?, shield_of)
+}
+
+pub(crate) async fn erasure(
+    session: &impl Session,
+    scope: &Scope,
+    id: ErasureId,
+) -> Found<Option<ErasureProgress>> {
+    const ERASURE: &str = concat!(
+        "select ",
+        erasure_columns!(),
+        erasure_tables!(),
+        "where y.merchant = $1 and y.live = $2 and y.id = $3"
+    );
+    let bound = scoped(scope).and(id.as_uuid());
+    one(&session.rows(session.sql().text(ERASURE), bound).await?, |from| {
+        columns::erasure(from, scope)
+    })
+}
+
+pub(crate) async fn consents(
+    session: &impl Session,
+    scope: &Scope,
+    holder: ConsentHolder,
+    limit: usize,
+) -> Found<Vec<Consent>> {
+    const OF_CUSTOMER: &str = concat!(
+        "select * from (select ",
+        consent_columns!(),
+        " from {schema}.consents where merchant = $1 and live = $2 and customer = $3 order by given_at, id limit 1000) page limit $4"
+    );
+    const OF_ERASURE: &str = concat!(
+        "select * from (select ",
+        consent_columns!(),
+        " from {schema}.consents where merchant = $1 and live = $2 and erasure = $3 order by given_at, id limit 1000) page limit $4"
+    );
+    let (template, bound) = match holder {
+        ConsentHolder::Customer(customer) => (OF_CUSTOMER, scoped(scope).and(customer.0.to_vec())),
+        ConsentHolder::Erased(erasure) => (OF_ERASURE, scoped(scope).and(erasure.as_uuid())),
+    };
+    let bound = bound.and(rows_of(limit));
+    all(&session.rows(session.sql().text(template), bound).await?, |from| {
+        columns::consent(from, scope)
+    })
+}
+
+pub(crate) async fn customers(
+    session: &impl Session,
+    scope: &Scope,
+    after: Option<&CustomerId>,
+    limit: usize,
+) -> Found<Vec<CustomerId>> {
+    // From one customer to the next along the index, so that one with very many payments costs no more than another.
+    const CUSTOMERS: &str = concat!(
+        "with recursive names(name) as ( \
+             (select p.customer_id from {schema}.payments p where p.merchant = $1 and p.live = $2 and p.customer_id > $3 and ",
+        mark!("p", "p.id"),
+        " is null order by p.customer_id limit 1) \
+             union all select (select p.customer_id from {schema}.payments p where p.merchant = $1 and p.live = $2 \
+             and p.customer_id > n.name and ",
+        mark!("p", "p.id"),
+        " is null order by p.customer_id limit 1) from names n where n.name is not null \
+         ) select name from names where name is not null limit $4"
+    );
+    let after = after.map_or("", CustomerId::as_str).to_owned();
+    let bound = scoped(scope).and(after).and(rows_of(limit));
+    all(&session.rows(session.sql().text(CUSTOMERS), bound).await?, columns::customer)
+}
+
 pub(crate) fn one<T>(
     rows: &[PgRow],
     read: impl FnOnce(&mut Columns<'_>) -> Read<T>,
@@ -278,12 +371,12 @@ pub(crate) fn rows_of(limit: usize) -> i64 {
 }
 
 /// A position to start after; one above all that there can be is after all of them.
-fn beyond(after: u64) -> i64 {
+pub(crate) fn beyond(after: u64) -> i64 {
     i64::try_from(after).unwrap_or(i64::MAX)
 }
 
 /// How many columns `payment_columns!` has; a test counts them.
-pub(crate) const PAYMENT_COLUMNS: usize = 30;
+pub(crate) const PAYMENT_COLUMNS: usize = 31;
 
 #[cfg(test)]
 mod tests {

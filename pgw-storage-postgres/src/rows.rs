@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use pgw_core::access::{Actor, ApiKey, AuditOutcome, AuditRow};
+use pgw_core::access::{ApiKey, AuditChange, AuditOutcome, AuditRow};
 use pgw_core::event::Event;
 use pgw_core::idempotency::{IdempotencyKey, KeyClaim, StoredAnswer};
 use pgw_core::payment::{
     CaptureMethod, Cause, Conflict, Failure, Finality, NextAction, Operation, Payment, Reference,
 };
+use pgw_core::privacy::{Consent, ConsentHolder, Erasure};
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::storage::StorageError;
 use pgw_core::webhook::{
@@ -164,6 +165,31 @@ row!(
 );
 
 row!(
+    /// An erasure.
+    ErasureRow {
+        id: Uuid = "uuid",
+        customer: &'a [u8] = "bytea",
+        number: i64 = "bigint",
+        requested_at: Time = "timestamptz",
+    }
+);
+
+row!(
+    /// A consent.
+    ConsentRow {
+        id: Uuid = "uuid",
+        customer: Option<&'a [u8]> = "bytea",
+        erasure: Option<Uuid> = "uuid",
+        purpose: &'a str = "text",
+        terms: &'a str = "text",
+        source: Option<&'a str> = "text",
+        given_at: Time = "timestamptz",
+        withdrawn_at: Option<Time> = "timestamptz",
+        version: i64 = "bigint",
+    }
+);
+
+row!(
     /// A conflict.
     ConflictRow {
         payment: Uuid = "uuid",
@@ -237,7 +263,7 @@ row!(
 );
 
 row!(
-    /// An API key.
+    /// An API key, without when it was last used: that is written by nothing but its use.
     ApiKeyRow {
         id: Uuid = "uuid",
         role: &'a str = "text",
@@ -247,6 +273,7 @@ row!(
         created_at: Time = "timestamptz",
         expires_at: Option<Time> = "timestamptz",
         revoked_at: Option<Time> = "timestamptz",
+        revoked_because: Option<&'a str> = "text",
         version: i64 = "bigint",
     }
 );
@@ -257,12 +284,13 @@ row!(
         at: Time = "timestamptz",
         id: Uuid = "uuid",
         actor_kind: &'a str = "text",
-        actor: Option<Cow<'a, str>> = "text",
+        actor: Option<String> = "text",
         action: &'a str = "text",
         success: bool = "boolean",
         origin: Option<String> = "text",
         object: String = "text",
         request_id: Option<&'a str> = "text",
+        changes: Option<String> = "text",
     }
 );
 
@@ -567,21 +595,57 @@ impl<'a> ApiKeyRow<'a> {
             created_at: Time(key.created_at),
             expires_at: key.expires_at.map(Time),
             revoked_at: key.revoked_at.map(Time),
+            revoked_because: key
+                .revoked_because
+                .as_ref()
+                .map(|reason| text(reason.as_str()))
+                .transpose()?,
             version: count(key.version)?,
+        })
+    }
+}
+
+impl<'a> ErasureRow<'a> {
+    pub(crate) fn new(erasure: &'a Erasure) -> Made<Self> {
+        Ok(Self {
+            merchant: erasure.scope.merchant.as_str(),
+            live: is_live(erasure.scope.mode),
+            id: erasure.id.as_uuid(),
+            customer: &erasure.customer.0,
+            number: count(erasure.number)?,
+            requested_at: Time(erasure.requested_at),
+        })
+    }
+}
+
+impl<'a> ConsentRow<'a> {
+    pub(crate) fn new(consent: &'a Consent) -> Made<Self> {
+        let (customer, erasure) = match &consent.holder {
+            ConsentHolder::Customer(customer) => (Some(&customer.0[..]), None),
+            ConsentHolder::Erased(erasure) => (None, Some(erasure.as_uuid())),
+        };
+        Ok(Self {
+            merchant: consent.scope.merchant.as_str(),
+            live: is_live(consent.scope.mode),
+            id: consent.id.as_uuid(),
+            customer,
+            erasure,
+            purpose: consent.purpose.as_str(),
+            terms: consent.terms.as_str(),
+            source: consent.source.as_ref().map(|source| text(source.as_str())).transpose()?,
+            given_at: Time(consent.given_at),
+            withdrawn_at: consent.withdrawn_at.map(Time),
+            version: count(consent.version)?,
         })
     }
 }
 
 impl<'a> AuditLine<'a> {
     pub(crate) fn new(row: &'a AuditRow) -> Made<Self> {
-        let (kind, actor) = match &row.actor {
-            Actor::Host => ("host", None),
-            Actor::Worker => ("worker", None),
-            Actor::Processor => ("processor", None),
-            Actor::Key(id) => ("key", Some(Cow::Owned(id.to_string()))),
-            Actor::Other(name) => ("other", Some(Cow::Borrowed(text(name)?))),
-            _ => return Err(StorageError::Unsupported("this kind of actor")),
-        };
+        let (kind, actor) = row.actor.parts();
+        if let Some(name) = &actor {
+            text(name)?;
+        }
         Ok(Self {
             merchant: row.scope.merchant.as_str(),
             live: is_live(row.scope.mode),
@@ -594,6 +658,22 @@ impl<'a> AuditLine<'a> {
             origin: row.origin.map(|origin| origin.to_string()),
             object: row.object.to_string(),
             request_id: row.request_id.as_deref().map(text).transpose()?,
+            changes: changes_as_json(&row.changes)?,
         })
     }
+}
+
+/// The changes of an audit row as a column holds them: a JSON list of field, old and new value; nothing for none.
+pub(crate) fn changes_as_json(changes: &[AuditChange]) -> Made<Option<String>> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let values = |change| -> (&str, Option<&str>, Option<&str>) {
+        let change: &AuditChange = change;
+        (change.field().as_str(), change.before(), change.after())
+    };
+    let listed: Vec<_> = changes.iter().map(values).collect();
+    // JSON escapes NUL.
+    let json = serde_json::to_string(&listed);
+    json.map(Some).map_err(|_| StorageError::Unsupported("changes without a JSON form"))
 }

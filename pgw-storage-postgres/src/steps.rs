@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use pgw_core::access::AuditSeal;
+use pgw_core::access::Shield;
 use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, EventId, PaymentId};
 use pgw_core::queue::Job;
 use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
+use pgw_core::text::Reason;
 use pgw_core::webhook::EndpointStatus;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -17,9 +20,10 @@ use uuid::Uuid;
 use crate::answers::answered;
 use crate::columns::{Columns, key_columns, key_record};
 use crate::error::corrupt;
+use crate::redact::{DETACH, MARK};
 use crate::rows::{
-    AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, DeliveryRow, EndpointRow,
-    EventRow, OperationRow, PaymentRow, is_live,
+    AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, ConsentRow, DeliveryRow,
+    EndpointRow, ErasureRow, EventRow, OperationRow, PaymentRow, is_live,
 };
 use crate::sql::{Bound, Sql, Statement, Template};
 use crate::table::{
@@ -151,7 +155,12 @@ impl Steps<'_> {
         const ENDPOINT: &str = "select version from {schema}.endpoints where merchant = $1 and live = $2 and id = $3 for update";
         const API_KEY: &str = "select version from {schema}.api_keys where merchant = $1 and live = $2 and id = $3 for update";
         const DELIVERY: &str = "select version from {schema}.deliveries where merchant = $1 and live = $2 and event = $3 and endpoint = $4 for update";
+        const SHIELD: &str = "select version from {schema}.shield where id = 1 for update";
+        const CUSTOMER: &str = "select number from {schema}.erasures where merchant = $1 and live = $2 and customer = $3 order by number desc limit 1 for update";
+        const CONSENT: &str = "select version from {schema}.consents where merchant = $1 and live = $2 and id = $3 for update";
         const CURSOR: &str = "select position from {schema}.cursors where merchant = $1 and live = $2 and consumer = $3 for update";
+        // Not locked, which the application may not do here: the row that a commit adds is what decides.
+        const SEALS: &str = "select number from {schema}.audit_seals where merchant = $1 order by number desc limit 1";
         let mut failed = None;
         for guard in guards {
             let bound = scoped(scope);
@@ -163,9 +172,15 @@ impl Steps<'_> {
                     let bound = bound.and(id.event().as_uuid()).and(id.endpoint().as_uuid());
                     (DELIVERY, bound, version)
                 }
+                Guard::Shield { version } => (SHIELD, Bound::new(), version),
+                Guard::Customer { customer, erasures } => {
+                    (CUSTOMER, bound.and(customer.0.to_vec()), erasures)
+                }
+                Guard::Consent { id, version } => (CONSENT, bound.and(id.as_uuid()), version),
                 Guard::Cursor { consumer, position } => {
                     (CURSOR, bound.and(text(consumer)?.to_owned()), position)
                 }
+                Guard::Seals { last } => (SEALS, Bound::new().and(scope.merchant.as_str()), last),
                 // A guard that this backend does not know cannot be said to hold.
                 _ => {
                     failed = failed.or(Some(guard));
@@ -246,8 +261,12 @@ impl Steps<'_> {
                 Write::Payment(_)
                 | Write::Endpoint(_)
                 | Write::Wake { .. }
+                | Write::Erase { .. }
+                | Write::Consent(_)
                 | Write::Cursor { .. }
-                | Write::Audit(_) => {}
+                | Write::Audit(_)
+                | Write::Shield(_)
+                | Write::Seal(_) => {}
                 _ => return Err(StorageError::Unsupported("this kind of write").into()),
             }
         }
@@ -383,12 +402,27 @@ impl Steps<'_> {
                 let row = ApiKeyRow::new(key)?;
                 self.put(&row, creation(changes, write)).await?;
             }
+            Write::Consent(consent) => {
+                self.put(&ConsentRow::new(consent)?, creation(changes, write)).await?;
+            }
+            Write::Erase { erasure, customer } => {
+                let row = ErasureRow::new(erasure)?;
+                self.put(&row, creation(changes, write)).await?;
+                let statement = self.sql.text(MARK);
+                let bound = scoped(scope).and(erasure.id.as_uuid());
+                self.fetch(&statement, bound.and(customer.as_str().to_owned())).await?;
+                let statement = self.sql.text(DETACH);
+                let bound = scoped(scope).and(erasure.id.as_uuid());
+                self.fetch(&statement, bound.and(erasure.customer.0.to_vec())).await?;
+            }
             Write::Cursor { consumer, position } => {
                 self.put_cursor(changes, write, consumer, *position).await?;
             }
             Write::Audit(row) => {
                 self.insert(&AuditLine::new(row)?, Existing::Refused).await?;
             }
+            Write::Shield(shield) => self.put_shield(shield).await?,
+            Write::Seal(seal) => self.seal(changes, seal).await?,
             _ => return Err(StorageError::Unsupported("this kind of write").into()),
         }
         Ok(())
@@ -463,6 +497,50 @@ impl Steps<'_> {
             (false, Some(guard)) => Err(self.appeared(guard).into()),
             _ => Ok(()),
         }
+    }
+
+    async fn put_shield(&mut self, shield: &Shield) -> Step<()> {
+        const SHIELD: &str = "update {schema}.shield set version = $1, networks = $2, reasons = $3, created_at = $4, created_by = $5, \
+             expires_at = $6, frozen_because = $7, frozen_since = $8, frozen_by = $9 where id = 1";
+        let (denied, freeze) = (&shield.denied, shield.freeze.as_ref());
+        let reason = |reason: &Reason| text(reason.as_str()).map(str::to_owned);
+        let reasons = denied.iter().map(|it| it.reason.as_ref().map(reason).transpose());
+        let by = denied.iter().map(|it| text(&it.created_by).map(str::to_owned));
+        let bound = Bound::new()
+            .and(count(shield.version)?)
+            .and(denied.iter().map(|it| it.network.to_string()).collect::<Vec<_>>())
+            .and(reasons.collect::<Result<Vec<Option<String>>, _>>()?)
+            .and(denied.iter().map(|it| Time(it.created_at)).collect::<Vec<_>>())
+            .and(by.collect::<Result<Vec<String>, _>>()?)
+            .and(denied.iter().map(|it| it.expires_at.map(Time)).collect::<Vec<_>>())
+            .and(freeze.map(|freeze| reason(&freeze.reason)).transpose()?)
+            .and(freeze.map(|freeze| Time(freeze.since)))
+            .and(freeze.map(|freeze| text(&freeze.by).map(str::to_owned)).transpose()?);
+        let statement = self.sql.text(SHIELD);
+        self.fetch(&statement, bound).await?;
+        Ok(())
+    }
+
+    /// Appends a seal. That its number is the next one was checked; that nobody else took it meanwhile, its key says.
+    async fn seal(&mut self, changes: &Changes, seal: &AuditSeal) -> Step<()> {
+        const INSERT: &str = "insert into {schema}.audit_seals (merchant, number, previous, through_at, through_id, sealed_at, rows, mac) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing returning 1";
+        let rows: Vec<u8> = seal.rows.iter().flat_map(|row| row.to_bytes()).collect();
+        let bound = Bound::new()
+            .and(seal.merchant.as_str())
+            .and(count(seal.number)?)
+            .and(seal.previous.to_vec())
+            .and(Time(seal.through.at))
+            .and(seal.through.id)
+            .and(Time(seal.sealed_at))
+            .and(rows)
+            .and(seal.mac.to_vec());
+        if self.exists(INSERT, bound).await? {
+            return Ok(());
+        }
+        let guard = changes.guards.iter().find(|guard| matches!(guard, Guard::Seals { .. }));
+        let guard = guard.ok_or(StorageError::Unsupported("a seal without its guard"))?;
+        Err(self.appeared(guard).into())
     }
 
     async fn pause(&mut self, scope: &Scope, endpoint: EndpointId, lasts: Duration) -> Step<()> {
@@ -580,6 +658,10 @@ fn creation<'c>(changes: &'c Changes, write: &Write) -> Option<&'c Guard> {
         (Guard::Payment { id, version: 0 }, Write::Payment(payment)) => payment.id == *id,
         (Guard::Endpoint { id, version: 0 }, Write::Endpoint(endpoint)) => endpoint.id == *id,
         (Guard::ApiKey { id, version: 0 }, Write::ApiKey(key)) => key.id == *id,
+        (Guard::Consent { id, version: 0 }, Write::Consent(consent)) => consent.id == *id,
+        (Guard::Customer { customer, erasures }, Write::Erase { erasure, .. }) => {
+            erasure.customer == *customer && erasure.number == erasures.saturating_add(1)
+        }
         (Guard::Cursor { consumer, position: 0 }, Write::Cursor { consumer: moved, .. }) => {
             consumer == moved
         }
@@ -666,6 +748,8 @@ mod tests {
             shape::<AttemptRow<'_>>(0),
             shape::<ApiKeyRow<'_>>(0),
             shape::<AuditLine<'_>>(0),
+            shape::<ErasureRow<'_>>(0),
+            shape::<ConsentRow<'_>>(0),
             DELIVER_SHAPE & !0xf,
         ];
         assert_eq!(tables.iter().collect::<BTreeSet<_>>().len(), tables.len());

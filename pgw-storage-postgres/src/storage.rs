@@ -4,17 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
-use pgw_core::page::{Page, PageRequest};
+use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
+use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
-use pgw_core::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use pgw_core::storage::{
+    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 use sqlx::{PgPool, Postgres, Transaction};
@@ -25,7 +29,10 @@ use crate::database::Database;
 use crate::enlist::PgEnlisted;
 use crate::notifier::PgNotifier;
 use crate::queue::PgQueue;
-use crate::{due, list, read};
+use crate::steps::scoped;
+use crate::sweeps::TOUCH;
+use crate::value::Time;
+use crate::{audit, due, list, read};
 
 /// Storage in PostgreSQL. Clones are handles on the same pool.
 ///
@@ -133,6 +140,21 @@ impl PgStorage {
         work.await
     }
 
+    async fn touch(&self, scope: &Scope, id: KeyId, at: Timestamp) -> Result<(), StorageError> {
+        let (statement, scope) = (self.0.database.sql.text(TOUCH), scope.clone());
+        let bound = move || scoped(&scope).and(id.as_uuid()).and(Time(at));
+        self.0.database.write(statement, bound).await.map(drop)
+    }
+
+    async fn redact(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        let database = Arc::clone(&self.0.database);
+        let work = self.0.database.transact(move |connection| {
+            let database = Arc::clone(&database);
+            Box::pin(async move { database.sweep(connection).redact(at, limit).await })
+        });
+        work.await
+    }
+
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StorageError> {
         let database = Arc::clone(&self.0.database);
         let work = self.0.database.transact(move |connection| {
@@ -152,7 +174,7 @@ impl fmt::Debug for PgStorage {
     }
 }
 
-/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `stamp` and `purge`.
+/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `stamp`, `purge`, `touch` and `redact`.
 macro_rules! storage {
     ([$($generics:tt)*] $type:ty, $self:ident => $session:expr) => {
         #[async_trait]
@@ -285,12 +307,95 @@ macro_rules! storage {
             read::expired_payments($session, now, limit).await
         }
 
+        async fn erasure(&$self, scope: &Scope, id: ErasureId) -> Result<Option<ErasureProgress>, StorageError> {
+            read::erasure($session, scope, id).await
+        }
+
+        async fn erasures(
+            &$self,
+            scope: &Scope,
+            customer: Option<CustomerDigest>,
+            page: PageRequest,
+        ) -> Result<Page<ErasureProgress>, StorageError> {
+            list::erasures($session, scope, customer, page).await
+        }
+
+        async fn consents(
+            &$self,
+            scope: &Scope,
+            holder: ConsentHolder,
+            limit: usize,
+        ) -> Result<Vec<Consent>, StorageError> {
+            read::consents($session, scope, holder, limit).await
+        }
+
+        async fn customers(
+            &$self,
+            scope: &Scope,
+            after: Option<&CustomerId>,
+            limit: usize,
+        ) -> Result<Vec<CustomerId>, StorageError> {
+            read::customers($session, scope, after, limit).await
+        }
+
+        async fn redact_payments(&$self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+            $self.redact(at, limit).await
+        }
+
         async fn api_key(&$self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
             read::api_key($session, prefix).await
         }
 
-        async fn audit(&$self, merchant: &MerchantId, page: PageRequest) -> Result<Page<AuditRow>, StorageError> {
-            list::audit($session, merchant, page).await
+        async fn api_key_by_id(&$self, scope: &Scope, id: KeyId) -> Result<Option<ApiKey>, StorageError> {
+            read::api_key_by_id($session, scope, id).await
+        }
+
+        async fn api_keys(&$self, scope: &Scope, page: PageRequest) -> Result<Page<ApiKey>, StorageError> {
+            list::api_keys($session, scope, page).await
+        }
+
+        async fn touch_api_key(&$self, scope: &Scope, id: KeyId, at: Timestamp) -> Result<(), StorageError> {
+            $self.touch(scope, id, at).await
+        }
+
+        async fn shield(&$self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+            read::shield($session, known).await
+        }
+
+        async fn audit(
+            &$self,
+            merchant: &MerchantId,
+            filter: &AuditFilter,
+            page: PageRequest,
+        ) -> Result<Page<AuditRow>, StorageError> {
+            audit::list($session, merchant, filter, page).await
+        }
+
+        async fn audit_rows(
+            &$self,
+            merchant: &MerchantId,
+            after: Option<Cursor>,
+            through: Cursor,
+            limit: usize,
+        ) -> Result<Vec<LoggedRow>, StorageError> {
+            audit::rows($session, merchant, after, through, limit).await
+        }
+
+        async fn audit_seals(
+            &$self,
+            merchant: &MerchantId,
+            after: u64,
+            limit: usize,
+        ) -> Result<Vec<AuditSeal>, StorageError> {
+            audit::seals($session, merchant, after, limit).await
+        }
+
+        async fn audit_tails(
+            &$self,
+            after: Option<&MerchantId>,
+            limit: usize,
+        ) -> Result<Vec<AuditTail>, StorageError> {
+            audit::tails($session, after, limit).await
         }
         }
     };

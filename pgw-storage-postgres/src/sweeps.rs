@@ -1,4 +1,4 @@
-//! Sweeps over the rows of all merchants: the sequencer, and the purge of old answers. Each finds rows first and then writes those, by
+//! Writes beside the commits. The use of API keys, and sweeps over the rows of all merchants: the sequencer, and the purge of old answers. Each finds rows first and then writes those, by
 //! their keys: a planner that must guess how many there will be would read whole tables.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,12 @@ use crate::sql::{Bound, Sql};
 use crate::steps::Stopped;
 use crate::value::Time;
 
+/// Notes when a key was last used. Whoever changes the key at this moment is not waited for: requests are.
+pub(crate) const TOUCH: &str = "update {schema}.api_keys as k set last_used_at = $4 from ( \
+         select merchant, live, id from {schema}.api_keys where merchant = $1 and live = $2 and id = $3 \
+         and (last_used_at is null or last_used_at < $4) for update skip locked \
+     ) t where k.merchant = t.merchant and k.live = t.live and k.id = t.id";
+
 /// Statements on a connection inside a transaction.
 pub(crate) struct Sweep<'c> {
     pub(crate) connection: &'c mut PgConnection,
@@ -21,7 +27,11 @@ pub(crate) struct Sweep<'c> {
 }
 
 impl Sweep<'_> {
-    async fn rows(&mut self, template: &'static str, bound: Bound) -> Result<Vec<PgRow>, Stopped> {
+    pub(crate) async fn rows(
+        &mut self,
+        template: &'static str,
+        bound: Bound,
+    ) -> Result<Vec<PgRow>, Stopped> {
         let query = self.sql.text(template).with(bound).persistent(self.is_persistent);
         Ok(query.fetch_all(&mut *self.connection).await?)
     }

@@ -1,8 +1,8 @@
 //! Tables as targets of writes: how rows become an insert or an update, of one row or of many.
 
 use crate::rows::{
-    AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, DeliveryRow, EndpointRow,
-    EventRow, OperationRow, PaymentRow, Row,
+    AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, ConsentRow, DeliveryRow,
+    EndpointRow, ErasureRow, EventRow, OperationRow, PaymentRow, Row,
 };
 use crate::sql::Template;
 
@@ -125,6 +125,16 @@ impl Target for AttemptRow<'_> {
 
 impl Target for ApiKeyRow<'_> {
     const TABLE: &'static str = "api_keys";
+    const KEY: &'static [&'static str] = &["merchant", "live", "id"];
+}
+
+impl Target for ConsentRow<'_> {
+    const TABLE: &'static str = "consents";
+    const KEY: &'static [&'static str] = &["merchant", "live", "id"];
+}
+
+impl Target for ErasureRow<'_> {
+    const TABLE: &'static str = "erasures";
     const KEY: &'static [&'static str] = &["merchant", "live", "id"];
 }
 

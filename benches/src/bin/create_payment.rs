@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use benches::baseline;
 use benches::pgbench::{Load, pgbench};
 use benches::plot::{Line, svg};
 use benches::time::{Moment, quantile};
@@ -70,12 +71,16 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .start()?;
     let mut owner = PgConnection::connect(&postgres.url()).await?;
     Migrator::new(Schema::default()).run(&mut owner).await?;
-    raw_sql(BASELINE).execute(&mut owner).await?;
+    raw_sql(baseline::TABLES).execute(&mut owner).await?;
     let mut loads: BTreeMap<(usize, usize), Load> = BTreeMap::new();
     println!("callers  {:>22} {:>22} {:>22} {:>22}", SERIES[0], SERIES[1], SERIES[2], SERIES[3]);
     for callers in &options.callers {
         print!("{callers:>7}");
-        for (series, script) in [(0, filled(A, ONE)), (1, filled(B, ONE)), (2, filled(C, "id"))] {
+        for (series, script) in [
+            (0, baseline::three_inserts()),
+            (1, baseline::one_statement()),
+            (2, baseline::many_a_transaction()),
+        ] {
             clear(&mut owner).await?;
             let mut load = pgbench(&postgres, &script, *callers, options.seconds)?;
             load.per_s *= if series == 2 { 64.0 } else { 1.0 };
@@ -197,42 +202,3 @@ async fn clear(owner: &mut PgConnection) -> Result<(), Box<dyn Error>> {
     .await?;
     Ok(())
 }
-
-/// The same three tables once more.
-const BASELINE: &str = "create schema baseline;
-create table baseline.payments (like pgw.payments including all);
-create table baseline.events (like pgw.events including all);
-create table baseline.idempotency_keys (like pgw.idempotency_keys including all);";
-
-/// A script with what makes a payment, its key and its event filled in: rows like pgw's, with bodies as long as pgw's.
-fn filled(script: &str, id: &str) -> String {
-    const PAYMENT: &str = "insert into baseline.payments (merchant, live, id, version, sequence, status, currency, amount_minor, \
-         authorized_minor, captured_minor, capture_reserved_minor, refunded_minor, refund_reserved_minor, unknown_operations, \
-         open_conflicts, needs_review, disputed, capture, customer_email, customer_name, customer_id, metadata, payment_method, \
-         processor, expires_at, created_at, updated_at) select 'default', false, {id}, 1, 1, 'pending', 'USD', 4999, 0, 0, 0, 0, 0, \
-         0, 0, false, false, 'automatic', 'ada@example.com', 'Ada Lovelace', 'cus_42', '{}', 'tok_visa', 'sandbox', \
-         now() + interval '7 days', now(), now()";
-    const KEY: &str = "insert into baseline.idempotency_keys (merchant, live, key, fingerprint, payment, operation, answer_status, \
-         answer_body, created_at) select 'default', false, 'order-' || {id}, decode(repeat('ab', 32), 'hex'), {id}, {id}, 201, \
-         convert_to(repeat('x', 700), 'UTF8'), now()";
-    const EVENT: &str = "insert into baseline.events (merchant, live, id, event_type, payment, sequence, created_at, body) \
-         select 'default', false, {id}, 'payment.created', {id}, 1, now(), convert_to(repeat('x', 860), 'UTF8')";
-    let script = script.replace("{payment}", PAYMENT).replace("{key}", KEY);
-    script.replace("{event}", EVENT).replace("{id}", id)
-}
-
-const ONE: &str = "lpad(to_hex(:n::bigint), 32, '0')::uuid";
-const A: &str = "\\set n random(1, 9000000000000000000)
-begin;
-{payment};
-{key};
-{event};
-commit;
-";
-const B: &str = "\\set n random(1, 9000000000000000000)
-with p as ({payment}), k as ({key}) {event};
-";
-const C: &str =
-    "with ids as materialized (select gen_random_uuid() as id from generate_series(1, 64)), \
-    p as ({payment} from ids), k as ({key} from ids) {event} from ids;
-";

@@ -127,6 +127,7 @@ impl Plan {
             (report.pauses, "an endpoint that was paused"),
             (report.rotations, "an endpoint that was given another secret"),
             (report.disabled, "an endpoint that was gone"),
+            (report.erasures, "a customer who was erased"),
         ];
         let missed = wanted.into_iter().find(|(count, _)| *count == 0).map(|(_, what)| what);
         missed.filter(|_| self.seeds >= LONG)
@@ -145,7 +146,7 @@ fn print_result(report: &Report, seeds: u64, violations: u32) {
         eprintln!();
     }
     println!(
-        "result: seeds={seeds} operations={} crashes={} crashes_under_way={} ambiguous={} unknown={} queues_lost={} webhooks={} pauses={} rotations={} disabled={} trace={:016x} violations={violations}",
+        "result: seeds={seeds} operations={} crashes={} crashes_under_way={} ambiguous={} unknown={} queues_lost={} webhooks={} pauses={} rotations={} disabled={} erasures={} trace={:016x} violations={violations}",
         report.operations,
         report.crashes,
         report.crashes_under_way,
@@ -156,6 +157,7 @@ fn print_result(report: &Report, seeds: u64, violations: u32) {
         report.pauses,
         report.rotations,
         report.disabled,
+        report.erasures,
         report.trace,
     );
 }

@@ -11,9 +11,10 @@ use subtle::ConstantTimeEq as _;
 use crate::access::Role;
 use crate::env::Env;
 use crate::id::KeyId;
+use crate::privacy::CustomerDigest;
 use crate::scope::{Mode, Scope};
 use crate::secret::Secret;
-use crate::text::Description;
+use crate::text::{CustomerId, Description, Reason};
 use crate::timestamp::Timestamp;
 
 /// An API key as storage keeps it: without the key.
@@ -37,6 +38,11 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// Why it was revoked, when somebody said so.
+    pub revoked_because: Option<Reason>,
+    /// When it last opened something, to about a minute. Written by
+    /// [`Storage::touch_api_key`](crate::storage::Storage::touch_api_key) alone, without a new version.
+    pub last_used_at: Option<Timestamp>,
     /// Counts its changes, from 1.
     pub version: u64,
 }
@@ -45,7 +51,13 @@ impl ApiKey {
     /// Whether `text` is this key, in time that does not depend on how much of it matches.
     #[must_use]
     pub fn opens(&self, text: &ApiKeyText, pepper: &Pepper) -> bool {
-        pepper.digest(text).ct_eq(&self.digest).into()
+        self.has_digest(&pepper.digest(text))
+    }
+
+    /// Whether a key with this digest is this key, in time that does not depend on how much of it matches.
+    #[must_use]
+    pub(crate) fn has_digest(&self, digest: &[u8; 32]) -> bool {
+        digest.ct_eq(&self.digest).into()
     }
 
     /// Whether it works at this time.
@@ -118,6 +130,13 @@ impl ApiKeyText {
         Some(Self { text: Secret::new(text), prefix: KeyPrefix::parse(prefix)?, mode })
     }
 
+    /// A key that nobody has: what is looked for when somebody presents what cannot be one, so that both take the same time. Its prefix has 72
+    /// bits that are all one, and its secret is no number of whole bytes' base64url.
+    pub(crate) fn nobodys() -> Self {
+        let text = format!("pgw_test_{}", "_".repeat(PREFIX_LEN + SECRET_LEN));
+        Self::parse(&text).expect("it has the form of a key")
+    }
+
     /// What it is found by.
     #[must_use]
     pub const fn prefix(&self) -> KeyPrefix {
@@ -137,7 +156,7 @@ impl ApiKeyText {
     }
 }
 
-/// The key that digests of API keys are made with. Kept outside the database, so that a copy of the database
+/// The key that digests of API keys, and of customers, are made with. Kept outside the database, so that a copy of the database
 /// opens nothing.
 #[derive(Clone)]
 pub struct Pepper(Secret);
@@ -158,14 +177,34 @@ impl Pepper {
         Self(Secret::new(URL_SAFE_NO_PAD.encode(env.bytes::<32>())))
     }
 
+    /// The digest of a customer. Its key is derived, so that nothing which is hashed for one use is ever the hash for the other, and each part
+    /// is told apart by its length.
+    #[must_use]
+    pub fn customer(&self, scope: &Scope, customer: &CustomerId) -> CustomerDigest {
+        let key = self.mac(&[b"pgw customer digest 1"]);
+        let parts = [scope.merchant.as_str(), scope.mode.as_str(), customer.as_str()];
+        let lengths = parts.map(|part| (part.len() as u64).to_be_bytes());
+        let [merchant, mode, id] = parts.map(str::as_bytes);
+        let inputs: [&[u8]; 6] = [&lengths[0], merchant, &lengths[1], mode, &lengths[2], id];
+        CustomerDigest(hmac(&key, &inputs))
+    }
+
     /// The digest of a key.
     #[must_use]
     pub fn digest(&self, key: &ApiKeyText) -> [u8; 32] {
-        let mut mac = <Hmac<Sha256>>::new_from_slice(self.0.expose().as_bytes())
-            .expect("HMAC takes keys of any length (RFC 2104)");
-        mac.update(key.text.expose().as_bytes());
-        mac.finalize().into_bytes().into()
+        self.mac(&[key.text.expose().as_bytes()])
     }
+
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        hmac(self.0.expose().as_bytes(), parts)
+    }
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac =
+        <Hmac<Sha256>>::new_from_slice(key).expect("HMAC takes keys of any length (RFC 2104)");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 impl fmt::Debug for Pepper {
@@ -204,6 +243,25 @@ mod tests {
         bolero::check!().for_each(|bytes: &[u8]| {
             let _ = ApiKeyText::parse(&String::from_utf8_lossy(bytes)).map(|key| key.prefix());
         });
+    }
+
+    #[test]
+    fn a_customer_is_one_digest_in_each_scope_and_under_each_pepper() {
+        let env = Env::system();
+        let pepper = Pepper::mint(&env);
+        let scope = |merchant: &str, mode| Scope::new(merchant.parse().unwrap(), mode);
+        let id = |text| CustomerId::parse(text).unwrap();
+        let here = scope("a", Mode::Test);
+        let digest = pepper.customer(&here, &id("cus_1"));
+        assert_eq!(digest, pepper.clone().customer(&here, &id("cus_1")));
+        for other in [
+            pepper.customer(&here, &id("cus_2")),
+            pepper.customer(&scope("a", Mode::Live), &id("cus_1")),
+            pepper.customer(&scope("b", Mode::Test), &id("cus_1")),
+            Pepper::mint(&env).customer(&here, &id("cus_1")),
+        ] {
+            assert_ne!(other, digest);
+        }
     }
 
     #[test]

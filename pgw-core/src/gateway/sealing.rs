@@ -68,13 +68,14 @@ impl Gateway {
         Ok(resealed)
     }
 
-    async fn reseal(&self, mut endpoint: Endpoint) -> Result<(), Error> {
+    async fn reseal(&self, endpoint: Endpoint) -> Result<(), Error> {
         let webhooks = self.parts.webhooks.as_ref().ok_or(Error::NoTransport)?;
-        if !webhooks.vault.renew(&mut endpoint).map_err(Error::Sealing)? {
+        let mut renewed = endpoint.clone();
+        if !webhooks.vault.renew(&mut renewed).map_err(Error::Sealing)? {
             return Ok(());
         }
         let own = self.by(Caller::host(endpoint.scope.clone()));
-        let changes = own.plan(|stamp| plan::reseal_endpoint(endpoint, stamp));
+        let changes = own.plan(|stamp| plan::reseal_endpoint(&endpoint, renewed, stamp));
         match commit_surely(self.storage(), changes, self.env()).await? {
             // Somebody else changed it, perhaps sealing it anew: the next call sees.
             (Ok(_) | Err(StorageError::Conflict(_)), _) => Ok(()),

@@ -259,6 +259,12 @@ impl Failure {
         Self { code: code.into(), message: message.into() }
     }
 
+    /// The same failure without its sentence, which a processor wrote.
+    #[must_use]
+    pub fn without_message(&self) -> Self {
+        Self { code: self.code.clone(), message: "".into() }
+    }
+
     /// The code, `snake_case`.
     #[must_use]
     pub fn code(&self) -> &str {

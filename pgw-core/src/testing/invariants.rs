@@ -2,27 +2,32 @@
 //!
 //! Usable on its own: read the [`Rows`] of a storage, say what the world [outside](Outside) saw, and ask what is broken.
 
+mod log;
 mod messages;
 mod payments;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::access::AuditRow;
+use crate::access::{AuditRow, SealKey};
 use crate::event::Event;
 use crate::id::{DeliveryId, EndpointId, EventId, OperationId, PaymentId};
 use crate::idempotency::IdempotencyKey;
 use crate::page::{Page, PageFrom, PageRequest};
 use crate::payment::PaymentState;
+use crate::privacy::ErasureState;
 use crate::sandbox::LedgerEntry;
 use crate::scope::Scope;
 use crate::secret::Secret;
-use crate::storage::{DeliveryFilter, PaymentFilter, Storage, StorageError};
+use crate::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage, StorageError};
+use crate::timestamp::Timestamp;
 use crate::webhook::{Delivery, DeliveryState, Endpoint};
 
 use super::transport::Received;
 
 /// What must be, and what is instead.
 pub type Broken = (&'static str, String);
+
+pub(crate) use log::unsealed;
 
 /// What the world outside of the storage saw.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +42,8 @@ pub struct Outside {
     pub ledger: Vec<LedgerEntry>,
     /// The deliveries that there should be, by the endpoints as they were when each event was committed. `None`: nobody kept count.
     pub owed: Option<BTreeSet<DeliveryId>>,
+    /// The key of the audit log's seals, and the time by the clock that its rows were written by. `None`: nobody sealed.
+    pub seals: Option<(SealKey, Timestamp)>,
     /// The secrets that endpoints had before and have no more: what they signed counts.
     pub secrets: BTreeMap<EndpointId, Vec<Secret>>,
 }
@@ -78,9 +85,20 @@ impl Outside {
                 payments::check(state, &history, self, &mut broken);
             }
             payments::check_keys(&rows, &mut broken);
+            for progress in storage.erasures(scope, None, PageRequest::default()).await?.data {
+                if progress.state() != ErasureState::Done {
+                    broken.push(("an erasure ends", progress.erasure.id.to_string()));
+                }
+            }
             messages::check_feed(&rows, self.heard.get(scope), &mut broken);
             messages::check_deliveries(&rows, &history, self, &mut broken);
             self.check_promises(storage, &rows, &mut broken).await?;
+        }
+        if let Some((key, now)) = &self.seals {
+            let merchants: BTreeSet<_> = scopes.iter().map(|scope| &scope.merchant).collect();
+            for merchant in merchants {
+                log::check(storage, key, merchant, *now, &mut broken).await?;
+            }
         }
         if let Some(entry) = self.ledger.iter().find(|entry| !known.contains(&entry.key)) {
             broken.push((
@@ -217,7 +235,8 @@ impl History {
             }
         }
         let merchant = &rows.scope.merchant;
-        let audit = all(async |page| storage.audit(merchant, page).await).await?;
+        let audit =
+            all(async |page| storage.audit(merchant, &AuditFilter::default(), page).await).await?;
         Ok(Self { events, endpoints, attempts, audit })
     }
 }

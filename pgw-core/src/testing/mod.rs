@@ -8,6 +8,7 @@ pub mod faults;
 pub mod invariants;
 pub mod keys;
 pub mod mutants;
+pub mod person;
 pub mod random;
 pub mod sample;
 pub mod seeded;

@@ -75,6 +75,8 @@ bugs! {
     StampSkips = "stamp-skips",
     /// Mutations leave no row in the audit log.
     AuditDropped = "audit-dropped",
+    /// Now and then a row of the audit log is left out when it is sealed.
+    SealSkipsRow = "seal-skips-row",
     /// A claim that was lost still extends and ends the one that somebody else holds.
     FencesIgnored = "fences-ignored",
     /// Deliveries of a paused endpoint are attempted all the same, and each spends its attempts.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::access::{
     Actor, ApiKey, ApiKeyText, AuditAction, AuditObject, AuditOutcome, AuditRow, Pepper, Role,
@@ -14,7 +15,8 @@ use crate::email::Email;
 use crate::env::Env;
 use crate::event::{Event, EventType};
 use crate::id::{
-    AuditId, ConflictId, DeliveryId, EndpointId, EventId, KeyId, OperationId, PaymentId,
+    AuditId, ConflictId, ConsentId, DeliveryId, EndpointId, ErasureId, EventId, KeyId, OperationId,
+    PaymentId,
 };
 use crate::idempotency::{Fingerprint, IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use crate::metadata::Metadata;
@@ -23,10 +25,14 @@ use crate::payment::{
     CaptureMethod, Cause, Conflict, Customer, Finality, NextAction, Operation, OperationKind,
     OperationState, Payment, PaymentStatus, ProcessorName, Reference,
 };
+use crate::privacy::{Consent, ConsentHolder, CustomerDigest, Erasure};
 use crate::queue::Job;
 use crate::scope::{Mode, Scope};
 use crate::testing::seeded::seeded_env;
-use crate::text::{CustomerId, CustomerName, Description, PaymentMethod, Reason};
+use crate::text::{
+    ConsentSource, CustomerId, CustomerName, Description, PaymentMethod, Purpose, Reason,
+    TermsVersion,
+};
 use crate::timestamp::Timestamp;
 use crate::webhook::{
     Attempt, AttemptOutcome, DeliveryOptions, Endpoint, EndpointStatus, EndpointUrl, EventFilter,
@@ -259,6 +265,8 @@ impl Samples {
             created_at: self.now(),
             expires_at: None,
             revoked_at: None,
+            revoked_because: None,
+            last_used_at: None,
             version: 1,
         }
     }
@@ -276,7 +284,50 @@ impl Samples {
             origin: Some([192, 0, 2, 7].into()),
             object,
             request_id: Some("req-1".into()),
+            changes: Box::default(),
         }
+    }
+
+    /// An erasure of a customer, the `number`th.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn erasure(&self, customer: &CustomerId, number: u64) -> Erasure {
+        let mut ids = std::iter::repeat_with(|| ErasureId::mint(&self.env));
+        let id = ids.find(|id| CustomerId::of_erasure(*id).is_some());
+        Erasure {
+            id: id.expect("nearly every id can stand for a customer"),
+            scope: self.scope.clone(),
+            customer: Self::digest(customer),
+            number,
+            requested_at: self.now(),
+        }
+    }
+
+    /// A consent of a customer to `newsletter`, version 1.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn consent(&self, customer: &CustomerId) -> Consent {
+        Consent {
+            id: ConsentId::mint(&self.env),
+            scope: self.scope.clone(),
+            holder: ConsentHolder::Customer(Self::digest(customer)),
+            purpose: Purpose::parse("newsletter").expect("a word"),
+            terms: TermsVersion::parse("2026-11").expect("a word"),
+            source: Some(ConsentSource::parse("the checkout's form").expect("a valid text")),
+            given_at: self.now(),
+            withdrawn_at: None,
+            version: 1,
+        }
+    }
+
+    /// The digest of a customer, the same whatever the samples.
+    #[must_use]
+    pub fn digest(customer: &CustomerId) -> CustomerDigest {
+        CustomerDigest(Sha256::digest(customer.as_str()).into())
     }
 
     /// An idempotency key that no other sample has.

@@ -143,6 +143,8 @@ pub struct Report {
     pub rotations: u64,
     /// Endpoints that the gateway disabled.
     pub disabled: u64,
+    /// Customers that were erased.
+    pub erasures: u64,
     /// A hash of everything that was called and when: equal for equal seeds.
     pub trace: u64,
 }
@@ -162,6 +164,7 @@ impl Report {
             pauses: self.pauses.saturating_add(other.pauses),
             rotations: self.rotations.saturating_add(other.rotations),
             disabled: self.disabled.saturating_add(other.disabled),
+            erasures: self.erasures.saturating_add(other.erasures),
             // Order must not matter: worlds are run side by side.
             trace: self.trace ^ other.trace,
         }

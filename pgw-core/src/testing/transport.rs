@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pgw_webhook_client::{StandardVerifier, VerifyError};
 
 use crate::webhook::{
-    EndpointUrl, TransportError, TransportErrorKind, WebhookRequest, WebhookResponse,
+    Attempt, EndpointUrl, TransportError, TransportErrorKind, WebhookRequest, WebhookResponse,
     WebhookTransport,
 };
 
@@ -39,6 +39,8 @@ pub trait TransportScript: fmt::Debug + Send + Sync {
 pub enum Reply {
     /// It arrives and is answered with this status.
     Status(u16),
+    /// Answered with this status and the start of what was sent, as some receivers do in their errors.
+    Echo(u16),
     /// It arrives and is answered with this status and `Retry-After`.
     RetryAfter(u16, Duration),
     /// It never arrives.
@@ -140,7 +142,7 @@ impl WebhookTransport for RecordingTransport {
     async fn send(&self, request: &WebhookRequest) -> Result<WebhookResponse, TransportError> {
         let reply = self.script.as_ref().map_or(Reply::Status(200), |s| s.on_send(request));
         let (status, retry_after) = match reply {
-            Reply::Status(status) => (status, None),
+            Reply::Status(status) | Reply::Echo(status) => (status, None),
             Reply::RetryAfter(status, wait) => (status, Some(wait)),
             Reply::Hang => std::future::pending().await,
             Reply::LostBefore(kind) | Reply::LostAfter(kind) => {
@@ -155,6 +157,10 @@ impl WebhookTransport for RecordingTransport {
         };
         let outcome = if (200..=299).contains(&status) { Taken::Yes } else { Taken::No };
         self.record(request, outcome);
-        Ok(WebhookResponse { status, body_start: Bytes::from_static(b"noted"), retry_after })
+        let body_start = match reply {
+            Reply::Echo(_) => request.body.slice(..request.body.len().min(Attempt::BODY_START_MAX)),
+            _ => Bytes::from_static(b"noted"),
+        };
+        Ok(WebhookResponse { status, body_start, retry_after })
     }
 }

@@ -97,6 +97,18 @@ pub enum DeliveryStatus {
     Failed,
 }
 
+impl DeliveryStatus {
+    /// `pending`, `delivered` or `failed`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl From<DeliveryState> for DeliveryStatus {
     fn from(state: DeliveryState) -> Self {
         match state {

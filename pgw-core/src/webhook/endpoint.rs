@@ -9,6 +9,7 @@ use url::{SyntaxViolation, Url};
 use crate::crypto::{KeyName, Sealed};
 use crate::event::EventType;
 use crate::id::EndpointId;
+use crate::pan::contains_card_number;
 use crate::payment::UnknownName;
 use crate::scope::Scope;
 use crate::text::{Description, Reason};
@@ -189,7 +190,7 @@ impl std::str::FromStr for EventFilter {
 }
 
 /// An address that may be delivered to: absolute `https` or `http`, with a host, without user information or
-/// fragment, at most 2,000 bytes. Whether `http` or a private network is allowed is the egress policy's business,
+/// fragment, at most 2,000 bytes, and no card number in it. Whether `http` or a private network is allowed is the egress policy's business,
 /// not the address's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl(Url);
@@ -228,6 +229,10 @@ impl EndpointUrl {
         }
         if url.host().is_none() || url.port() == Some(0) {
             return Err(EndpointUrlError::Malformed);
+        }
+        // As given and as kept: the parser encodes spaces, and drops line breaks.
+        if contains_card_number(text) || contains_card_number(url.as_str()) {
+            return Err(EndpointUrlError::CardNumber);
         }
         Ok(Self(url))
     }
@@ -271,6 +276,9 @@ pub enum EndpointUrlError {
     /// It is too long.
     #[error("must be at most 2000 bytes")]
     TooLong,
+    /// There is a card number in it.
+    #[error("must not contain a card number")]
+    CardNumber,
 }
 
 /// One way to sign a webhook (`pgw-webhook-client` verifies each).
@@ -359,7 +367,7 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_endpoints() {
-        use EndpointUrlError::{Fragment, Malformed, Scheme, TooLong, UserInformation};
+        use EndpointUrlError::{CardNumber, Fragment, Malformed, Scheme, TooLong, UserInformation};
         for (text, error) in [
             ("", Malformed),
             ("hooks", Malformed),
@@ -372,6 +380,9 @@ mod tests {
             ("https://@a.example/", UserInformation),
             ("https://a.example/#x", Fragment),
             (&format!("https://a.example/{}", "x".repeat(2_000)), TooLong),
+            ("https://a.example/4111111111111111", CardNumber),
+            ("https://a.example/?n=4111 1111 1111 1111", CardNumber),
+            ("https://a.example/4111\n111111111111", CardNumber),
         ] {
             assert_eq!(EndpointUrl::parse(text).unwrap_err(), error, "{text}");
         }

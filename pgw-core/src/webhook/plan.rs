@@ -3,7 +3,8 @@
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
-use crate::access::{AuditAction, AuditObject, AuditOutcome, AuditRow};
+use crate::access::audit::AuditChanges;
+use crate::access::{AuditAction, AuditChange, AuditField, AuditObject, AuditOutcome, AuditRow};
 use crate::changes::{Changes, Guard, Write};
 use crate::crypto::Sealed;
 use crate::event::{Event, EventType};
@@ -13,7 +14,7 @@ use crate::representation::{self, EventHead};
 use crate::retry::RetryPolicy;
 use crate::text::{Description, Reason};
 use crate::timestamp::Timestamp;
-use crate::webhook::delivery::FailedBecause;
+use crate::webhook::delivery::{DeliveryStatus, FailedBecause};
 use crate::webhook::{
     Attempt, AttemptOutcome, CustomHeaders, Delivery, DeliveryOptions, DeliveryState, DeliveryWork,
     Endpoint, EndpointStatus, EndpointUrl, EventFilter, Health, Ordering, PreviousSecret, Profiles,
@@ -146,7 +147,7 @@ pub fn create_endpoint(
         created_at: stamp.now,
         updated_at: stamp.now,
     };
-    let changes = write_endpoint(&endpoint, 0, AuditAction::EndpointCreate, stamp);
+    let changes = write_endpoint(None, &endpoint, AuditAction::EndpointCreate, stamp);
     (changes, endpoint)
 }
 
@@ -181,7 +182,7 @@ pub fn update_endpoint(
         next.status = status;
         next.health = Health::Healthy;
     }
-    (write_endpoint(&next, endpoint.version, AuditAction::EndpointUpdate, stamp), next)
+    (write_endpoint(Some(endpoint), &next, AuditAction::EndpointUpdate, stamp), next)
 }
 
 /// Plans a new secret of an endpoint, sealed for the generation after its own. The old one signs beside it for `overlap` from now; one that
@@ -198,15 +199,18 @@ pub fn rotate_secret(
     next.generation = next.generation.saturating_add(1);
     next.previous = (!overlap.is_zero())
         .then(|| PreviousSecret { secret: old, until: stamp.now.plus(overlap) });
-    (write_endpoint(&next, endpoint.version, AuditAction::EndpointRotateSecret, stamp), next)
+    (write_endpoint(Some(endpoint), &next, AuditAction::EndpointRotateSecret, stamp), next)
 }
 
-/// Plans that an endpoint's secrets are sealed anew: `next` is the endpoint with its new envelopes.
+/// Plans that an endpoint's secrets are sealed anew: `renewed` is the endpoint with its new envelopes.
 #[must_use]
-pub fn reseal_endpoint(mut next: Endpoint, stamp: &mut Stamp<'_>) -> Changes {
-    let version = next.version;
-    next.version = version.saturating_add(1);
-    write_endpoint(&next, version, AuditAction::EndpointReseal, stamp)
+pub fn reseal_endpoint(
+    endpoint: &Endpoint,
+    mut renewed: Endpoint,
+    stamp: &mut Stamp<'_>,
+) -> Changes {
+    renewed.version = endpoint.version.saturating_add(1);
+    write_endpoint(Some(endpoint), &renewed, AuditAction::EndpointReseal, stamp)
 }
 
 /// Plans a `test.ping` to one endpoint, and the delivery that storage makes of it. The endpoint's version counts it, so that it is
@@ -228,7 +232,7 @@ pub fn test_endpoint(endpoint: &Endpoint, stamp: &mut Stamp<'_>) -> (Changes, De
         created_at: event.created_at,
         updated_at: event.created_at,
     };
-    let changes = write_endpoint(&next, endpoint.version, AuditAction::EndpointTest, stamp)
+    let changes = write_endpoint(Some(endpoint), &next, AuditAction::EndpointTest, stamp)
         .write(Write::EventTo { event: Box::new(event), endpoint: endpoint.id });
     (changes, delivery)
 }
@@ -238,7 +242,7 @@ pub fn test_endpoint(endpoint: &Endpoint, stamp: &mut Stamp<'_>) -> (Changes, De
 pub fn delete_endpoint(endpoint: &Endpoint, stamp: &mut Stamp<'_>) -> Changes {
     let mut next = revised(endpoint, stamp.now);
     next.status = EndpointStatus::Deleted;
-    write_endpoint(&next, endpoint.version, AuditAction::EndpointDelete, stamp)
+    write_endpoint(Some(endpoint), &next, AuditAction::EndpointDelete, stamp)
 }
 
 /// How often a delivery is tried, and the randomness of this once.
@@ -384,7 +388,7 @@ pub fn disable_endpoint(
     let reason = Reason::parse(why).expect("the reasons written here are short plain text");
     next.status = EndpointStatus::Disabled { reason };
     let event = event_about(&next, EventType::EndpointDisabled, stamp);
-    let changes = write_endpoint(&next, endpoint.version, AuditAction::EndpointDisable, stamp);
+    let changes = write_endpoint(Some(endpoint), &next, AuditAction::EndpointDisable, stamp);
     Some(changes.write(Write::Event(Box::new(event))))
 }
 
@@ -425,7 +429,14 @@ pub fn retry_all(deliveries: &[&Delivery], stamp: &mut Stamp<'_>) -> Changes {
         all.guards.extend(one.guards);
         all.writes.extend(one.writes);
         let object = AuditObject::Delivery(delivery.id);
-        all.writes.push(Write::Audit(Box::new(audit(AuditAction::DeliveryRetry, object, stamp))));
+        let mut row = audit(AuditAction::DeliveryRetry, object, stamp);
+        let status = |state| DeliveryStatus::from(state).as_str().to_owned();
+        let mut changes = AuditChanges::default();
+        let states = (&delivery.state, &DeliveryState::Pending);
+        changes.told(AuditField::Status, states, |state| Some(status(*state)));
+        changes.told(AuditField::Attempts, (&delivery.attempts, &0), |n| Some(n.to_string()));
+        row.changes = changes.finish();
+        all.writes.push(Write::Audit(Box::new(row)));
     }
     all
 }
@@ -487,16 +498,69 @@ fn revised(endpoint: &Endpoint, now: Timestamp) -> Endpoint {
     next
 }
 
+/// Writes an endpoint in place of the one before, or a new one, and what that changed.
 fn write_endpoint(
-    endpoint: &Endpoint,
-    version: u64,
+    before: Option<&Endpoint>,
+    after: &Endpoint,
     action: AuditAction,
     stamp: &mut Stamp<'_>,
 ) -> Changes {
-    Changes::new(endpoint.scope.clone())
-        .guard(Guard::Endpoint { id: endpoint.id, version })
-        .write(Write::Endpoint(Box::new(endpoint.clone())))
-        .write(Write::Audit(Box::new(audit(action, AuditObject::Endpoint(endpoint.id), stamp))))
+    let mut row = audit(action, AuditObject::Endpoint(after.id), stamp);
+    if let Some(before) = before {
+        row.changes = audited_changes(before, after, action);
+    }
+    let version = before.map_or(0, |before| before.version);
+    Changes::new(after.scope.clone())
+        .guard(Guard::Endpoint { id: after.id, version })
+        .write(Write::Endpoint(Box::new(after.clone())))
+        .write(Write::Audit(Box::new(row)))
+}
+
+/// What became of an endpoint, for the audit log. Its address, description, headers and secrets are not told.
+fn audited_changes(before: &Endpoint, after: &Endpoint, action: AuditAction) -> Box<[AuditChange]> {
+    let mut changes = AuditChanges::default();
+    let status = |endpoint: &Endpoint| match endpoint.status {
+        EndpointStatus::Enabled => "enabled",
+        EndpointStatus::Disabled { .. } => "disabled",
+        EndpointStatus::Deleted => "deleted",
+    };
+    let statuses = (&status(before), &status(after));
+    changes.told(AuditField::Status, statuses, |status| Some((*status).to_owned()));
+    changes.untold(AuditField::Url, before.url.as_str(), after.url.as_str());
+    changes.untold(AuditField::Description, &before.description, &after.description);
+    changes.told(AuditField::EventTypes, (&before.filters, &after.filters), |filters| {
+        Some(filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    });
+    changes.told(AuditField::SignatureProfiles, (&before.profiles, &after.profiles), |profiles| {
+        Some(profiles.iter().map(|profile| profile.as_str()).collect::<Vec<_>>().join(","))
+    });
+    let (old, new) = (&before.options, &after.options);
+    changes.told(AuditField::TimeoutMs, (&old.timeout, &new.timeout), |timeout| {
+        timeout.map(|timeout| timeout.as_millis().to_string())
+    });
+    changes.told(AuditField::Concurrency, (&old.concurrency, &new.concurrency), |most| {
+        most.map(|most| most.to_string())
+    });
+    changes.told(AuditField::RatePerSecond, (&old.rate_per_s, &new.rate_per_s), |rate| {
+        rate.map(|rate| rate.to_string())
+    });
+    changes.told(AuditField::Ordering, (&old.ordering, &new.ordering), |ordering| {
+        Some(match ordering {
+            Ordering::AsDue => "none".to_owned(),
+            Ordering::ByPayment(WhenExhausted::Skip) => "payment, skip".to_owned(),
+            Ordering::ByPayment(WhenExhausted::Park) => "payment, park".to_owned(),
+        })
+    });
+    let sealed_with = |endpoint: &Endpoint| endpoint.sealed_with().cloned();
+    let keys = (&sealed_with(before), &sealed_with(after));
+    changes.told(AuditField::SealedWith, keys, |key| key.as_ref().map(ToString::to_string));
+    // Sealed anew they are other bytes and the same headers.
+    if action != AuditAction::EndpointReseal {
+        changes.untold(AuditField::Headers, &before.headers, &after.headers);
+    }
+    let generations = (&before.generation, &after.generation);
+    changes.told(AuditField::SecretGeneration, generations, |number| Some(number.to_string()));
+    changes.finish()
 }
 
 pub(crate) fn audit(action: AuditAction, object: AuditObject, stamp: &mut Stamp<'_>) -> AuditRow {
@@ -510,6 +574,7 @@ pub(crate) fn audit(action: AuditAction, object: AuditObject, stamp: &mut Stamp<
         origin: stamp.caller.origin,
         object,
         request_id: stamp.caller.request_id.clone(),
+        changes: Box::default(),
     }
 }
 

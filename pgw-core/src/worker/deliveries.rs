@@ -8,6 +8,7 @@ use crate::notifier::Hint;
 use crate::queue::{Job, Verdict};
 use crate::scope::Scope;
 use crate::storage::{DueWork, StorageError};
+use crate::telemetry;
 use crate::webhook::plan::{self, Schedule, Sent};
 use crate::webhook::{DeliveryState, DeliveryWork, WebhookRequest};
 
@@ -88,7 +89,9 @@ async fn send(gateway: &Gateway, work: &DeliveryWork) -> Result<Sent, Error> {
         tracing::info!(delivery = %work.delivery.id, %error, "a webhook was not answered");
         error.kind
     });
-    Ok(Sent { started_at, latency, result })
+    let sent = Sent { started_at, latency, result };
+    telemetry::attempted(&sent);
+    Ok(sent)
 }
 
 async fn commit(gateway: &Gateway, job: &Job, changes: Changes) -> Result<Verdict, Error> {

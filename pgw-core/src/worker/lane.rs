@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::Instrument as _;
 
 use crate::env::runtime_now;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::queue::{Claim, Job, Lane, Settlement, Verdict};
 use crate::storage::DueWork;
+use crate::telemetry;
 
 use super::{Drained, WorkerSettings, deliveries, operations};
 
@@ -212,24 +214,25 @@ impl State {
 }
 
 async fn work(gateway: Gateway, claim: Claim, found: Option<Option<DueWork>>) -> Verdict {
-    match do_work(&gateway, &claim.job, found).await {
-        Ok(verdict) => verdict,
-        Err(error) => {
+    let found = match found {
+        Some(found) => Ok(found),
+        None => gateway.storage().due(&claim.job).await.map_err(Error::from),
+    };
+    let span = telemetry::span(&claim.job, found.as_ref().ok().and_then(Option::as_ref));
+    let done = async {
+        match found {
+            Ok(found) => do_work(&gateway, &claim.job, found).await,
+            Err(error) => Err(error),
+        }
+        .unwrap_or_else(|error| {
             log(&claim, &error);
             Verdict::Release { due_in: backoff(claim.claims) }
-        }
-    }
+        })
+    };
+    done.instrument(span).await
 }
 
-async fn do_work(
-    gateway: &Gateway,
-    job: &Job,
-    found: Option<Option<DueWork>>,
-) -> Result<Verdict, Error> {
-    let found = match found {
-        Some(found) => found,
-        None => gateway.storage().due(job).await?,
-    };
+async fn do_work(gateway: &Gateway, job: &Job, found: Option<DueWork>) -> Result<Verdict, Error> {
     match (job, found) {
         (Job::Operation { scope, operation, .. }, Some(DueWork::Operation(state))) => {
             operations::work(gateway, job, scope, *operation, state).await

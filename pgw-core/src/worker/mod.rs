@@ -6,7 +6,9 @@ mod gate;
 mod health;
 mod lane;
 mod operations;
+mod patrol;
 mod reaper;
+mod sealer;
 mod signature;
 
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub struct WorkerSettings {
     pub lease: Duration,
     /// How often the queue is looked at without a hint. Default 1 s.
     pub poll: Duration,
-    /// How often lost work, expired payments and old answers are looked for. Default 5 s.
+    /// How often lost work, expired payments, old answers and audit rows to seal are looked for. Default 5 s.
     pub reap: Duration,
     /// How long a shutdown waits for jobs under way before it returns them. Default 35 s: a little more than a processor's
     /// deadline.
@@ -115,6 +117,7 @@ impl Worker {
             self.settings.poll,
         ));
         background.spawn(reaper::hear_sandbox(self.gateway.clone(), self.settings.poll));
+        background.spawn(sealer::seal(self.gateway.clone(), self.settings.reap));
         let mut lanes = JoinSet::new();
         let mut stops = Vec::new();
         for lane in Lane::ALL {
@@ -228,7 +231,10 @@ async fn listen(gateway: Gateway, bells: Bells, poll: Duration) {
                     Lane::ALL.iter().for_each(|lane| bells.of(*lane).notify_one());
                     bells.events.notify_one();
                 }
-                Hint::Payment { .. } | Hint::Stamped | Hint::KeyRevoked(_) => {}
+                Hint::Payment { .. }
+                | Hint::Stamped
+                | Hint::KeyRevoked(_)
+                | Hint::ShieldChanged => {}
             }
         }
     }

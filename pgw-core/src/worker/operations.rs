@@ -17,6 +17,7 @@ use crate::processor::{Confirmation, Finding, Instruction, LookUp, ProcessorErro
 use crate::queue::{Job, Verdict};
 use crate::scope::Scope;
 use crate::storage::{DueWork, StorageError};
+use crate::telemetry::{self, Called};
 
 use super::gate::{AFTER_AN_ANSWER, FIRST_PROBE_IN, GRACE, Gate};
 
@@ -60,6 +61,10 @@ impl Task<'_> {
 
     /// Commits the write-ahead, calls the processor, commits what it said.
     async fn send(&self, state: Box<PaymentState>) -> Result<Verdict, Error> {
+        // Like the breaker, a freeze parks the job without spending an attempt.
+        if self.gateway.is_frozen().await? {
+            return Ok(Verdict::Postpone { due_in: FROZEN_LOOK_IN });
+        }
         let _place = match self.gate.enter().await {
             Ok(place) => place,
             // The breaker parks the job without spending an attempt.
@@ -130,7 +135,17 @@ impl Task<'_> {
         if runtime_now() >= call.deadline {
             return Evidence::NotSent;
         }
-        match timeout_at(call.deadline, self.gate.processor().submit(&instruction)).await {
+        let started = runtime_now();
+        let called = timeout_at(call.deadline, self.gate.processor().submit(&instruction)).await;
+        let outcome = match &called {
+            Ok(Ok(_)) => Called::Answered,
+            Ok(Err(ProcessorError::NotSent(_))) => Called::NotSent,
+            Ok(Err(ProcessorError::Unclear(_))) | Err(_) => Called::Lost,
+        };
+        if let Some(operation) = call.state.operation(self.id) {
+            telemetry::called(operation.kind, outcome, runtime_now() - started);
+        }
+        match called {
             Ok(Ok(answer)) => {
                 self.gate.answered();
                 Evidence::Answer(answer)
@@ -229,6 +244,10 @@ impl Task<'_> {
 
     /// Sends the same call under the same key; the processor gives the first call's result.
     async fn replay(&self, state: Box<PaymentState>) -> Result<Verdict, Error> {
+        // If the first call never arrived, this one is what moves the money.
+        if self.gateway.is_frozen().await? {
+            return Ok(Verdict::Postpone { due_in: FROZEN_LOOK_IN });
+        }
         let Some(call) = self.dispatch(state, plan::replay).await? else {
             return Ok(Verdict::Done);
         };
@@ -469,5 +488,7 @@ fn settings(gateway: &Gateway) -> &crate::builder::Settings {
     &gateway.parts().settings
 }
 
+/// How often a frozen gateway's worker looks whether it may go on.
+const FROZEN_LOOK_IN: Duration = Duration::from_secs(5);
 /// How often a dispatch plans anew because somebody else changed the payment meanwhile.
 const CONFLICT_TRIES: u32 = 16;

@@ -12,7 +12,8 @@ use crate::notifier::Hint;
 use crate::processor::Processor as _;
 use crate::queue::Lane;
 
-/// Looks, again and again, for work the queue lost, payments whose time ran out, and answers kept long enough.
+/// Looks, again and again, for work the queue lost, payments whose time ran out, answers kept long enough, and payments of erased
+/// customers.
 pub(super) async fn reap(gateway: Gateway, period: Duration) {
     loop {
         if let Err(error) = sweep(&gateway).await {
@@ -47,6 +48,8 @@ async fn sweep(gateway: &Gateway) -> Result<(), Error> {
     }
     let kept = parts.settings.answers_kept.max(ANSWERS_KEPT_MIN);
     parts.storage.purge_answers(now.minus(kept), BATCH).await?;
+    // Last, because it goes on until there is nothing left: an erasure is done as fast as its rows can be written.
+    while parts.storage.redact_payments(parts.env.now(), REDACT_BATCH).await? >= REDACT_BATCH {}
     Ok(())
 }
 
@@ -88,5 +91,7 @@ pub(super) async fn hear_sandbox(gateway: Gateway, period: Duration) {
 
 /// Rows a sweep takes at once: enough to catch up quickly, few enough to be over soon.
 const BATCH: usize = 500;
+/// Payments that are rewritten in one commit: each with all of its events, so that a batch stays within a megabyte or two.
+const REDACT_BATCH: usize = 20;
 /// Answers are kept at least a day, whatever the setting says: clients are told so.
 const ANSWERS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);

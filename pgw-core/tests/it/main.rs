@@ -1,5 +1,7 @@
 //! What pgw-core promises, tested from the outside.
 
+mod access;
+mod audit;
 mod confirmations;
 mod egress;
 mod endpoints;
@@ -8,6 +10,7 @@ mod javascript;
 mod ordering;
 mod outcomes;
 mod plans;
+mod privacy;
 mod promises;
 mod replays;
 mod representation;
@@ -15,5 +18,6 @@ mod rotation;
 mod sampling;
 mod script;
 mod sealing;
+mod shield;
 mod world;
 mod write_aheads;

@@ -91,7 +91,9 @@ async fn a_blocked_payment_blocks_no_other_and_is_skipped_or_parked_when_it_is_e
             WhenExhausted::Skip => assert_eq!(arrived[&first], [2], "a gap"),
             WhenExhausted::Park => assert_eq!(arrived.get(&first), None, "it waits"),
         }
-        let rows = world.verbs().deliveries(&Default::default(), Default::default()).await.unwrap();
+        // There are more than the default page has.
+        let all = pgw_core::page::PageRequest::first(100);
+        let rows = world.verbs().deliveries(&Default::default(), all).await.unwrap();
         let exhausted = DeliveryState::Failed(FailedBecause::Exhausted);
         let dead: Vec<_> = rows.data.iter().filter(|row| row.state == exhausted).collect();
         assert_eq!(dead.len(), 1);

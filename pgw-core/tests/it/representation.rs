@@ -1,8 +1,12 @@
 //! Bodies are the same bytes after `JSON.parse` and `JSON.stringify`.
 
 use pgw_core::changes::Write;
+use pgw_core::id::ErasureId;
+use pgw_core::payment::{Failure, PaymentState};
+use pgw_core::privacy::Redaction;
 use pgw_core::representation;
 use pgw_core::secret::Secret;
+use pgw_core::text::{CustomerId, Reason};
 use pgw_core::webhook::plan::{disable_endpoint, pause_endpoint, test_endpoint};
 use pgw_core::webhook::{Endpoint, EndpointWithSecret};
 use proptest::prelude::*;
@@ -30,6 +34,31 @@ proptest! {
             representation::payment_with_operation(&plan.state, &plan.state.operations[0]),
             representation::refund(&plan.state.payment.scope, &plan.state.operations[0]),
         ] {
+            prop_assert_eq!(restringified(&body).into_bytes(), &body[..]);
+        }
+    }
+
+    #[test]
+    fn a_redacted_body_is_the_body_of_what_was_redacted(new in new_payment(), id in any::<u128>()) {
+        let erasure = ErasureId::from_uuid(uuid::Uuid::from_u128(id));
+        prop_assume!(CustomerId::of_erasure(erasure).is_some());
+        let mut state = created(new, &mut 0).state;
+        state.payment.customer.id = CustomerId::parse("cus_1").ok();
+        state.payment.failure = Some(Failure::new("card_declined", "The card of somebody"));
+        state.operations[0].failure.clone_from(&state.payment.failure);
+        state.operations[0].reason = Reason::parse("somebody asked").ok();
+        let redaction = Redaction::of(erasure);
+        let mut redacted = state.clone();
+        redaction.state(&mut redacted);
+        prop_assert!(redacted.payment != state.payment);
+        let renders: [fn(&PaymentState) -> Vec<u8>; 3] = [
+            |state| representation::payment(&state.payment),
+            |state| representation::payment_with_operation(state, &state.operations[0]),
+            |state| representation::refund(&state.payment.scope, &state.operations[0]),
+        ];
+        for render in renders {
+            let body = redaction.body(&render(&state));
+            prop_assert_eq!(&body[..], render(&redacted));
             prop_assert_eq!(restringified(&body).into_bytes(), &body[..]);
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgw_core::access::Caller;
+use pgw_core::access::{Caller, Pepper};
 use pgw_core::builder::{GatewayBuilder, ProcessorSettings};
 use pgw_core::currency::Currency;
 use pgw_core::email::Email;
@@ -48,6 +48,14 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         Self::with(Resolution::Lookup { lag: Duration::from_secs(1) }, RecordingTransport::new())
+    }
+
+    /// One whose audit log is sealed under a key of this pepper.
+    pub(crate) fn sealing(pepper: Pepper) -> Self {
+        let lookup = Resolution::Lookup { lag: Duration::from_secs(1) };
+        Self::build(lookup, RecordingTransport::new(), |builder, sandbox, settings| {
+            builder.with_sandbox(sandbox, settings).with_key_pepper(pepper)
+        })
     }
 
     pub(crate) fn resolving(resolution: Resolution) -> Self {

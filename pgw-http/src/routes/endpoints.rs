@@ -39,6 +39,7 @@ pub(super) async fn update(call: Call) -> Outcome {
 }
 
 pub(super) async fn delete(call: Call) -> Outcome {
+    call.incoming.query()?.finish()?;
     call.gateway().delete_endpoint(call.incoming.name("id")?).await?;
     Ok(Answer::empty())
 }

@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::dto;
 use crate::extract::Query;
 use crate::problem::{Problem, ProblemKind};
+use crate::telemetry;
 
 pub(super) async fn create(call: Call) -> Outcome {
     let key = call.incoming.idempotency_key()?;
@@ -24,6 +25,7 @@ pub(super) async fn create(call: Call) -> Outcome {
     let new = dto::new_payment(&body, call.caller.scope.mode, key)?;
     let receipt = call.gateway().create_payment(new).await?;
     let id = receipt.payment().id;
+    telemetry::is_about_payment(id);
     let location = call.location("payments", &id.to_string());
     let answer = match (call.preferred_wait, receipt.answer.clone()) {
         (None, Some(stored)) => Answer::stored(stored),

@@ -4,7 +4,10 @@ use axum::http::Method;
 use pgw_core::access::Permission as May;
 
 use super::Handler::{Open, Protected};
-use super::{Route, deliveries, endpoints, health, notifications, payments, refunds};
+use super::{
+    Route, api_keys, audit, customers, deliveries, endpoints, events, ip_denylist, notifications,
+    payments, refunds,
+};
 
 macro_rules! table {
     ($($method:ident $path:literal => $access:ident[$($permission:ident)?] $handler:path,)*) => {
@@ -44,5 +47,22 @@ table! {
     GET "/webhook-events/{id}/attempts" => Protected[ReadDeliveries] deliveries::attempts,
     POST "/webhook-events/retry" => Protected[Administer] deliveries::retry_all,
     POST "/webhook-events/{id}/retry" => Protected[Administer] deliveries::retry,
-    GET "/livez" => Open[] health::live,
+    GET "/events" => Protected[ReadDeliveries] events::list,
+    GET "/events/stream" => Protected[ReadDeliveries] events::stream,
+    POST "/api-keys" => Protected[Administer] api_keys::create,
+    GET "/api-keys" => Protected[Administer] api_keys::list,
+    POST "/api-keys/revoke" => Protected[Administer] api_keys::revoke_all,
+    GET "/api-keys/{id}" => Protected[Administer] api_keys::one,
+    DELETE "/api-keys/{id}" => Protected[Administer] api_keys::revoke,
+    POST "/ip-denylist" => Protected[Administer] ip_denylist::create,
+    GET "/ip-denylist" => Protected[Administer] ip_denylist::list,
+    DELETE "/ip-denylist" => Protected[Administer] ip_denylist::delete,
+    GET "/audit-log" => Protected[ReadAudit] audit::list,
+    DELETE "/customers/{customer}" => Protected[Administer] customers::erase,
+    GET "/customers/{customer}/export" => Protected[Administer] customers::export,
+    POST "/customers/{customer}/consents" => Protected[Administer] customers::give_consent,
+    GET "/customers/{customer}/consents" => Protected[Administer] customers::consents,
+    DELETE "/customers/{customer}/consents/{purpose}" => Protected[Administer] customers::withdraw_consent,
+    GET "/erasures" => Protected[Administer] customers::erasures,
+    GET "/erasures/{id}" => Protected[Administer] customers::erasure,
 }

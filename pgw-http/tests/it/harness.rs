@@ -94,6 +94,17 @@ impl App {
             .with_transport(Arc::clone(&receiver) as _, KeyRing::ephemeral(&Env::system()))
             .build()
             .unwrap();
+        Self::of(gateway, storage, sandbox, receiver, config).await
+    }
+
+    /// Of a gateway that is made of these parts.
+    pub(crate) async fn of(
+        gateway: Gateway,
+        storage: MemoryStorage,
+        sandbox: Sandbox,
+        receiver: Arc<Receiver>,
+        config: Config,
+    ) -> Self {
         let router = pgw_http::router(gateway.clone(), config);
         let mut keys = BTreeMap::new();
         for role in Role::ALL {
@@ -208,15 +219,18 @@ impl Ask<'_> {
         self.of(router).await
     }
 
-    /// Sends it to another router.
+    /// Sends it to another router. The answer has to be as documented.
     pub(crate) async fn of(self, router: Router) -> Reply {
-        let mut request = Request::new(Body::from(self.body));
+        let mut request = Request::new(Body::from(self.body.clone()));
+        let method = self.method.clone();
         *request.method_mut() = self.method;
         *request.uri_mut() = self.path.parse().unwrap();
         *request.headers_mut() = self.headers;
         let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        Reply { status: parts.status, headers: parts.headers, body }
+        let reply = Reply { status: parts.status, headers: parts.headers, body };
+        crate::contract::check(&method, &self.path, &self.body, &reply);
+        reply
     }
 }
 

@@ -61,7 +61,7 @@ async fn other_methods_of_our_paths_are_ours_to_refuse() {
         (Method::PUT, "/payments", "POST,GET,HEAD"),
         (Method::DELETE, "/payments/x/capture", "POST"),
         (Method::POST, "/payments/x/refund", "PATCH"),
-        (Method::OPTIONS, "/livez", "GET,HEAD"),
+        (Method::OPTIONS, "/refunds", "GET,HEAD"),
     ] {
         let reply = app.ask(method.clone(), path).await_reply().await;
         reply.problem(405, "Method not allowed");
@@ -77,7 +77,7 @@ async fn other_methods_of_our_paths_are_ours_to_refuse() {
 async fn request_ids_are_taken_when_well_formed_and_minted_otherwise() {
     let app = App::new().await;
     let id = "abc.DEF_1-2";
-    let reply = app.get("/livez").with("x-request-id", id).await_reply().await;
+    let reply = app.get("/payments").with("x-request-id", id).await_reply().await;
     assert_eq!(reply.header("x-request-id"), Some(id));
     let long = "x".repeat(65);
     for bad in ["", "a b", "a/b", "\u{e9}", "4111111111111111", &long] {
@@ -96,4 +96,20 @@ async fn the_public_base_url_leads_locations_and_types() {
     assert_eq!(created.header("location"), Some(&*expected));
     let missing = app.get("/payments/x").await_reply().await;
     assert_eq!(missing.text("type"), "https://pay.example/v1/problems/not-found");
+}
+
+#[tokio::test]
+async fn types_of_problems_lead_to_their_meaning() {
+    let app = App::with(Config::default().with_public_base_url("https://pay.example")).await;
+    let missing = app.get("/payments/x").await_reply().await;
+    let address = missing.text("type");
+    let path = address.strip_prefix("https://pay.example").unwrap();
+    let reply = app.get(path).without("x-api-key").await_reply().await;
+    assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(reply.body.starts_with(b"Not found\n\n404. There is no such object"), "{reply:?}");
+    app.get("/problems/none").await_reply().await.problem(404, "Not found");
+    app.post(path, "{}").await_reply().await.problem(405, "Method not allowed");
+    let closed = App::new().await;
+    let closed = closed.get(path).await_reply().await;
+    assert_eq!((closed.status, closed.header("x-request-id")), (StatusCode::NOT_FOUND, None));
 }

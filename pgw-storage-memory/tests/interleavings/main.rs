@@ -10,6 +10,8 @@ mod check;
 mod clock;
 #[path = "../../src/dump.rs"]
 mod dump;
+#[path = "../../src/erasures.rs"]
+mod erasures;
 #[path = "../../src/index.rs"]
 mod index;
 #[path = "../../src/list.rs"]

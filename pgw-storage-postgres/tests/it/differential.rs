@@ -10,7 +10,7 @@ use pgw_core::idempotency::KeyClaim;
 use pgw_core::page::{PageFrom, PageRequest};
 use pgw_core::payment::{OperationKind, OperationState, Payment, PaymentStatus};
 use pgw_core::scope::Mode;
-use pgw_core::storage::{DeliveryFilter, PaymentFilter, Storage, StorageError};
+use pgw_core::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage, StorageError};
 use pgw_core::testing::sample::{Creation, Samples, reason, scope};
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Delivery, DeliveryState, Endpoint, EndpointStatus};
@@ -281,7 +281,10 @@ async fn dump(storage: &dyn Storage, history: &History) -> String {
         line(format_args!("{:?}", storage.attempts(scope, delivery.id, 99).await.expect(HEALTHY)));
     }
     line(format_args!("{:?}", storage.refunds(scope, None, most).await.expect(HEALTHY)));
-    line(format_args!("{:?}", storage.audit(&scope.merchant, most).await.expect(HEALTHY)));
+    line(format_args!(
+        "{:?}",
+        storage.audit(&scope.merchant, &AuditFilter::default(), most).await.expect(HEALTHY)
+    ));
     line(format_args!("{}", storage.cursor(scope, "mail").await.expect(HEALTHY)));
     text
 }

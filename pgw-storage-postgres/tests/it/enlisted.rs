@@ -1,8 +1,11 @@
 //! Inside the host's own transaction: together or not at all, usable after a refusal, and quiet until the host commits.
 
+use std::sync::Arc;
+
+use pgw_core::access::Role;
 use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::error::Error;
-use pgw_core::gateway::Origin;
+use pgw_core::gateway::{AccessError, Gateway, NewApiKey, NewDeniedNetwork, Origin};
 use pgw_core::idempotency::KeyClaim;
 use pgw_core::notifier::{Hint, Notifier as _};
 use pgw_core::page::PageRequest;
@@ -11,6 +14,7 @@ use pgw_core::payment::plan::{NewCapture, NewRefund, RequestedAmount};
 use pgw_core::scope::Scope;
 use pgw_core::storage::{PaymentFilter, Storage as _, StorageError};
 use pgw_core::testing::sample::Samples;
+use pgw_core::text::{Description, Reason};
 use pgw_core::webhook::EndpointUrl;
 use pgw_core::webhook::plan::NewEndpoint;
 use pgw_storage_postgres::PgStorage;
@@ -228,4 +232,56 @@ async fn a_key_claimed_inside_is_replayed_after_the_commit_and_free_after_a_roll
     assert_eq!(payments(&pg).await, 1);
     let reused = world.gateway.host().create_payment(held("k")).await;
     assert!(matches!(reused, Err(Error::KeyReused)), "{reused:?}");
+}
+
+/// A revocation and a freeze hold when the host commits, not before, and not at all when it rolls back; then the process that did it knows
+/// without asking, as all others do.
+#[tokio::test]
+async fn what_shuts_others_out_holds_from_the_hosts_commit_on() {
+    let pg = Under::test(Leg::Pool).await.storage;
+    let notifier = pg.notifier();
+    let gateway = Gateway::builder()
+        .with_storage(Arc::new(pg.clone()))
+        .with_queue(Arc::new(pg.queue()))
+        .with_notifier(Arc::new(notifier.clone()))
+        .build()
+        .expect("it has all its parts");
+    let host = gateway.host();
+    let name = Description::parse("checkout").expect("a valid text");
+    let new = NewApiKey { role: Role::Service, name, expires_in: None };
+    let (key, secret) = host.create_api_key(new).await.expect(HEALTHY);
+    let reason = Reason::parse("it leaked").expect("a valid text");
+    let address = [203, 0, 113, 7].into();
+    assert!(gateway.authenticate(secret.expose()).await.is_ok());
+    let mut hints = notifier.subscribe().await.expect(HEALTHY);
+    for commits in [false, true] {
+        let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+        let storage = pg.enlist(&mut transaction);
+        let inside = gateway.on(&storage);
+        inside.revoke_api_key(key.id).await.expect("revokes");
+        inside.freeze(&reason).await.expect("freezes");
+        let network = "203.0.113.0/24".parse().expect("a valid network");
+        let denial = NewDeniedNetwork { network, reason: None, expires_in: None };
+        inside.deny_network(denial).await.expect("denies");
+        drop(storage);
+        assert!(gateway.authenticate(secret.expose()).await.is_ok(), "shut too early");
+        assert!(!gateway.is_denied(address).await, "denied too early");
+        if commits {
+            transaction.commit().await.expect(HEALTHY);
+        } else {
+            transaction.rollback().await.expect(HEALTHY);
+            host.create_payment(order()).await.expect("nothing is frozen");
+        }
+    }
+    // What one subscription of a notifier has heard, the others have too.
+    let mut wanted = vec![Hint::KeyRevoked(key.prefix), Hint::ShieldChanged];
+    while !wanted.is_empty() {
+        let heard = hints.next().await;
+        wanted.retain(|hint| *hint != heard);
+    }
+    let refused = gateway.authenticate(secret.expose()).await;
+    assert!(matches!(refused, Err(AccessError::Invalid)));
+    assert!(gateway.is_denied(address).await);
+    let frozen = host.create_payment(order()).await;
+    assert!(matches!(frozen, Err(Error::Frozen)));
 }

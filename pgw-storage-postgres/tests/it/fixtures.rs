@@ -5,21 +5,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
 use pgw_core::notifier::Notifier;
-use pgw_core::page::{Page, PageRequest};
+use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
+use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use pgw_core::queue::{Job, Lane, Queue};
 use pgw_core::scope::{MerchantId, Scope};
-use pgw_core::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use pgw_core::storage::{
+    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+};
 use pgw_core::testing::conformance::{
     DueHints, JobSource, NotifierFixture, QueueFixture, StorageFixture,
 };
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
@@ -360,16 +364,123 @@ impl Storage for InTransactions {
         inside!(self, storage => storage.purge_answers(before, limit))
     }
 
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.erasure(&scope, id))
+    }
+
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.erasures(&scope, customer, page))
+    }
+
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.consents(&scope, holder, limit))
+    }
+
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError> {
+        let scope = scope.clone();
+        let after = after.cloned();
+        inside!(self, storage => storage.customers(&scope, after.as_ref(), limit))
+    }
+
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        inside!(self, storage => storage.redact_payments(at, limit))
+    }
+
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
         inside!(self, storage => storage.api_key(prefix))
+    }
+
+    async fn api_key_by_id(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+    ) -> Result<Option<ApiKey>, StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.api_key_by_id(&scope, id))
+    }
+
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.api_keys(&scope, page))
+    }
+
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        let scope = scope.clone();
+        inside!(self, storage => storage.touch_api_key(&scope, id, at))
+    }
+
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+        inside!(self, storage => storage.shield(known))
     }
 
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError> {
+        let (merchant, filter) = (merchant.clone(), filter.clone());
+        inside!(self, storage => storage.audit(&merchant, &filter, page))
+    }
+
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError> {
         let merchant = merchant.clone();
-        inside!(self, storage => storage.audit(&merchant, page))
+        inside!(self, storage => storage.audit_rows(&merchant, after, through, limit))
+    }
+
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError> {
+        let merchant = merchant.clone();
+        inside!(self, storage => storage.audit_seals(&merchant, after, limit))
+    }
+
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError> {
+        let after = after.cloned();
+        inside!(self, storage => storage.audit_tails(after.as_ref(), limit))
     }
 }

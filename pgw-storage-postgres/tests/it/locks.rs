@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgw_core::access::ApiKey;
 use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::gateway::Origin;
 use pgw_core::storage::{Storage as _, StorageError};
@@ -114,5 +115,31 @@ async fn merchants_in_a_rush_are_all_served() {
     for task in tasks {
         let done = task.await.expect("it must not panic");
         assert!(matches!(done, Ok(Committed::Applied { .. })), "{done:?}");
+    }
+}
+
+/// Somebody revokes a key in a transaction of theirs. Whoever uses it meanwhile is not kept waiting to note that.
+#[tokio::test]
+async fn a_key_that_is_being_changed_keeps_no_request_waiting() {
+    for leg in [Leg::Pool, Leg::Pooler] {
+        let (pg, samples) = (patient(leg).await, Samples::new(7));
+        let mut key = samples.api_key();
+        let scope = key.scope.clone();
+        let write = |key: &ApiKey| {
+            Changes::new(key.scope.clone()).write(Write::ApiKey(Box::new(key.clone())))
+        };
+        pg.commit(write(&key)).await.expect(HEALTHY);
+        let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+        let storage = pg.enlist(&mut transaction);
+        key.revoked_at = Some(samples.now());
+        storage.commit(write(&key)).await.expect(HEALTHY);
+        // The one who changes it may note a use too, and is not in their own way.
+        let used_at = samples.now();
+        storage.touch_api_key(&scope, key.id, used_at).await.expect(HEALTHY);
+        drop(storage);
+        pg.touch_api_key(&scope, key.id, samples.now()).await.expect("it is passed over");
+        transaction.commit().await.expect(HEALTHY);
+        key.last_used_at = Some(used_at);
+        assert_eq!(pg.api_key_by_id(&scope, key.id).await.expect(HEALTHY), Some(key));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `PGW_TEST_POSTGRES` and `PGW_TEST_PGBOUNCER` name the servers; `scripts/test` starts private ones.
 
+mod audit;
 mod cancel;
 mod differential;
 mod enlisted;
@@ -11,10 +12,12 @@ mod lint;
 mod locks;
 mod migrations;
 mod plans;
+mod privacy;
 mod queue;
 mod races;
 mod repeats;
 mod rework;
+mod sealing;
 mod world;
 
 mod pool_conformance {

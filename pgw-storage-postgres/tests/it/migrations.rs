@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pgw_core::page::PageRequest;
+use pgw_core::scope::Scope;
 use pgw_core::storage::Storage as _;
 use pgw_core::testing::sample::Samples;
 use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
@@ -139,6 +141,38 @@ async fn running_twice_does_nothing_and_says_so() {
     run(&mut owner, Migrator::new(exported.clone()).export()).await;
     let without_lock = Migrator::new(exported).with_lock(Lock::None);
     assert_eq!(without_lock.run(&mut owner).await.expect("all is there"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_schema_with_rows_is_brought_up_to_date_and_the_version_before_works_on() {
+    let (mut owner, schema) = (connection().await, new_schema());
+    let migrator = Migrator::new(schema.clone());
+    let export = migrator.export();
+    let (first, _) = export.split_once("\n-- 0002").expect("there is a second migration");
+    run(&mut owner, format!("{first}\ncommit;")).await;
+    // As the first version writes it.
+    let insert = |prefix: &str| {
+        format!(
+            "insert into {schema}.api_keys (merchant, live, id, role, name, prefix, digest, created_at, version) values \
+             ('default', false, gen_random_uuid(), 'admin', 'old', '{prefix}', sha256('x'::bytea), now(), 1)"
+        )
+    };
+    run(&mut owner, insert("before000000")).await;
+    let done = migrator.run(&mut owner).await.expect("the first was run");
+    assert_eq!(done.first().map(String::as_str), Some("0002 access"));
+    run(&mut owner, insert("after0000000")).await;
+
+    let storage = PgStorage::builder().with_schema(schema).connect_with(options()).await;
+    let storage = storage.expect("it is up to date");
+    let keys = storage.api_keys(&Scope::default(), PageRequest::default()).await.expect("a read");
+    let prefixes: Vec<&str> = keys.data.iter().map(|key| key.prefix.as_str()).collect();
+    assert_eq!(prefixes, ["after0000000", "before000000"]);
+    assert!(
+        keys.data.iter().all(|key| key.last_used_at.is_none() && key.revoked_because.is_none())
+    );
+    let shield = storage.shield(None).await.expect("a read").expect("there is always one");
+    assert_eq!(shield.version, 0);
+    storage.pool().close().await;
 }
 
 #[tokio::test]

@@ -5,17 +5,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use pgw_core::access::{ApiKey, AuditRow, KeyPrefix};
+use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
-use pgw_core::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
-use pgw_core::page::{Page, PageRequest};
+use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
+use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
-use pgw_core::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use pgw_core::storage::{
+    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 use pgw_storage_postgres::PgStorage;
@@ -262,15 +266,111 @@ impl Storage for Recorder {
         self.inner.purge_answers(before, limit).await
     }
 
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError> {
+        self.inner.erasure(scope, id).await
+    }
+
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError> {
+        self.inner.erasures(scope, customer, page).await
+    }
+
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError> {
+        self.inner.consents(scope, holder, limit).await
+    }
+
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError> {
+        self.inner.customers(scope, after, limit).await
+    }
+
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        self.inner.redact_payments(at, limit).await
+    }
+
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
         self.inner.api_key(prefix).await
+    }
+
+    async fn api_key_by_id(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+    ) -> Result<Option<ApiKey>, StorageError> {
+        self.inner.api_key_by_id(scope, id).await
+    }
+
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError> {
+        self.inner.api_keys(scope, page).await
+    }
+
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        self.inner.touch_api_key(scope, id, at).await
+    }
+
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+        self.inner.shield(known).await
     }
 
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError> {
-        self.inner.audit(merchant, page).await
+        self.inner.audit(merchant, filter, page).await
+    }
+
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError> {
+        self.inner.audit_rows(merchant, after, through, limit).await
+    }
+
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError> {
+        self.inner.audit_seals(merchant, after, limit).await
+    }
+
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError> {
+        self.inner.audit_tails(after, limit).await
     }
 }

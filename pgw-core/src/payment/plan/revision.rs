@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::access::{AuditAction, AuditObject, AuditOutcome, AuditRow};
+use crate::access::audit::AuditChanges;
+use crate::access::{AuditAction, AuditChange, AuditField, AuditObject, AuditOutcome, AuditRow};
 use crate::changes::{Changes, Guard, Write};
 use crate::event::{Event, EventType};
 use crate::id::{AuditId, EventId, OperationId};
@@ -191,7 +192,7 @@ impl<'a, 'b> Revision<'a, 'b> {
         changes.writes.append(&mut self.extra);
         changes.writes.extend(events.into_iter().map(|event| Write::Event(Box::new(event))));
         if let Some(action) = action {
-            changes.writes.push(Write::Audit(Box::new(self.audit(action))));
+            changes.writes.push(Write::Audit(Box::new(self.audit(operation, action))));
         }
         if let (Some(claim), Some(answer)) = (&mut self.claim, created_answer) {
             claim.answer = Some(answer);
@@ -278,7 +279,7 @@ impl<'a, 'b> Revision<'a, 'b> {
         Some(StoredAnswer { status: 200, body: body.into() })
     }
 
-    fn audit(&mut self, action: AuditAction) -> AuditRow {
+    fn audit(&mut self, operation: OperationId, action: AuditAction) -> AuditRow {
         AuditRow {
             id: AuditId::from_uuid((self.stamp.ids)()),
             scope: self.after.payment.scope.clone(),
@@ -289,8 +290,49 @@ impl<'a, 'b> Revision<'a, 'b> {
             origin: self.stamp.caller.origin,
             object: AuditObject::Payment(self.after.payment.id),
             request_id: self.stamp.caller.request_id.clone(),
+            changes: self.before.map_or_else(Box::default, |before| {
+                audited_changes(before, &self.after, operation)
+            }),
         }
     }
+}
+
+/// What became of a payment and of the operation that the change is about, for the audit log.
+fn audited_changes(
+    before: &PaymentState,
+    after: &PaymentState,
+    operation: OperationId,
+) -> Box<[AuditChange]> {
+    let mut changes = AuditChanges::default();
+    let (was, is) = (&before.payment, &after.payment);
+    let amount = |minor: &i64| Some(minor.to_string());
+    let flag = |flag: &bool| Some(flag.to_string());
+    let conflicts = (&was.open_conflicts, &is.open_conflicts);
+    let status = |status: &PaymentStatus| Some(status.as_str().to_owned());
+    changes.told(AuditField::Status, (&was.status, &is.status), status);
+    let authorized = (&was.authorized_minor, &is.authorized_minor);
+    changes.told(AuditField::AuthorizedMinor, authorized, amount);
+    changes.told(AuditField::CapturedMinor, (&was.captured_minor, &is.captured_minor), amount);
+    changes.told(AuditField::RefundedMinor, (&was.refunded_minor, &is.refunded_minor), amount);
+    changes.told(AuditField::NeedsReview, (&was.needs_review, &is.needs_review), flag);
+    changes.told(AuditField::Disputed, (&was.disputed, &is.disputed), flag);
+    changes.told(AuditField::OpenConflicts, conflicts, |count| Some(count.to_string()));
+    if let Some(now) = after.operation(operation) {
+        let id = now.id.to_string();
+        let earlier = before.operation(operation);
+        let known = earlier.is_some().then_some(id.as_str());
+        changes.push(AuditChange::new(AuditField::Operation, known, Some(&id)));
+        let state = earlier.map(|earlier| earlier.state.as_str());
+        let to = Some(now.state.as_str());
+        if state != to {
+            changes.push(AuditChange::new(AuditField::OperationStatus, state, to));
+        }
+        if earlier.is_none() {
+            let minor = now.amount.minor().to_string();
+            changes.push(AuditChange::new(AuditField::AmountMinor, None, Some(&minor)));
+        }
+    }
+    changes.finish()
 }
 
 /// What a receiver hears of the way from one state of a payment to the next. Every visible change has its event.

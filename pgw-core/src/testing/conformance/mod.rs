@@ -50,9 +50,13 @@ pub mod queue_fairness;
 pub mod queue_push;
 mod queue_support;
 pub mod rate_limiter;
+pub mod storage_access;
+pub mod storage_audit;
 pub mod storage_commit;
+pub mod storage_consents;
 pub mod storage_deliveries;
 pub mod storage_due;
+pub mod storage_erasures;
 pub mod storage_events;
 pub mod storage_guards;
 pub mod storage_keys;
@@ -155,7 +159,11 @@ mod tests {
             ("storage_lists", include_str!("storage_lists.rs")),
             ("storage_due", include_str!("storage_due.rs")),
             ("storage_parked", include_str!("storage_parked.rs")),
+            ("storage_access", include_str!("storage_access.rs")),
+            ("storage_audit", include_str!("storage_audit.rs")),
             ("storage_values", include_str!("storage_values.rs")),
+            ("storage_erasures", include_str!("storage_erasures.rs")),
+            ("storage_consents", include_str!("storage_consents.rs")),
             ("queue", include_str!("queue.rs")),
             ("queue_fairness", include_str!("queue_fairness.rs")),
             ("queue_push", include_str!("queue_push.rs")),

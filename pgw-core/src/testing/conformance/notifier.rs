@@ -15,7 +15,7 @@ pub async fn every_kind_of_hint_arrives(fixture: &dyn NotifierFixture) {
     let (notifier, samples) = (fixture.notifier().await, Samples::new(1));
     let mut subscription = subscribe(&*notifier).await;
     let mut hints: Vec<Hint> = Lane::ALL.map(Hint::Work).to_vec();
-    hints.extend([Hint::Events, Hint::KeyRevoked(samples.api_key().prefix)]);
+    hints.extend([Hint::Events, Hint::KeyRevoked(samples.api_key().prefix), Hint::ShieldChanged]);
     let foreign = samples.foreign();
     for scope in [samples.scope().clone()].into_iter().chain(foreign) {
         hints.push(payment(&samples.of(scope)));

@@ -16,7 +16,7 @@ use crate::id::{ConflictId, DeliveryId};
 use crate::page::PageRequest;
 use crate::payment::OperationKind;
 use crate::queue::Job;
-use crate::storage::{PaymentFilter, Storage, StorageError};
+use crate::storage::{AuditFilter, PaymentFilter, Storage, StorageError};
 use crate::testing::sample::{Creation, Samples};
 use crate::webhook::Delivery;
 
@@ -42,7 +42,10 @@ pub async fn an_applied_commit_is_there_whole(fixture: &dyn StorageFixture) {
     assert_eq!(storage.endpoint(scope, endpoint.id).await.expect(READS), Some(endpoint));
     assert_eq!(storage.api_key(key.prefix).await.expect(READS), Some(key));
     assert_eq!(storage.cursor(scope, "mail").await.expect(READS), 3);
-    let audit = storage.audit(&scope.merchant, PageRequest::default()).await.expect(READS);
+    let audit = storage
+        .audit(&scope.merchant, &AuditFilter::default(), PageRequest::default())
+        .await
+        .expect(READS);
     assert_eq!(audit.data, [row]);
 }
 
@@ -69,7 +72,10 @@ pub async fn a_failed_guard_writes_nothing(fixture: &dyn StorageFixture) {
     assert_eq!(storage.endpoint(scope, endpoint.id).await.expect(READS), None);
     assert_eq!(storage.api_key(key.prefix).await.expect(READS), None);
     assert_eq!(storage.cursor(scope, "mail").await.expect(READS), 0);
-    let audit = storage.audit(&scope.merchant, PageRequest::default()).await.expect(READS);
+    let audit = storage
+        .audit(&scope.merchant, &AuditFilter::default(), PageRequest::default())
+        .await
+        .expect(READS);
     assert_eq!(audit.data, []);
     assert_eq!(storage.stamp_events(10).await.expect(READS), 0, "an event waits for its position");
 }
@@ -108,7 +114,8 @@ pub async fn as_many_parts_as_allowed_are_applied(fixture: &dyn StorageFixture) 
     apply(&*storage, changes).await;
     whole(&*storage, &creation).await;
     let page = PageRequest::first(PageRequest::LIMIT_MAX);
-    let audit = storage.audit(&samples.scope().merchant, page).await.expect(READS);
+    let audit =
+        storage.audit(&samples.scope().merchant, &AuditFilter::default(), page).await.expect(READS);
     assert_eq!(audit.data.len(), rows, "every audit row of the commit is there");
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::fixture::StorageFixture;
 use super::support::{READS, apply, delivery, paid, registered};
-use crate::access::{AuditObject, AuditRow};
+use crate::access::{ApiKey, AuditObject, AuditRow};
 use crate::changes::{Changes, Write};
 use crate::event::{Event, EventType};
 use crate::id::{DeliveryId, EndpointId, PaymentId};
 use crate::page::{Cursor, Page, PageFrom, PageRequest};
 use crate::payment::{OperationKind, Payment};
-use crate::storage::{DeliveryFilter, PaymentFilter, Storage};
+use crate::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage};
 use crate::testing::sample::{Creation, Samples};
 use crate::timestamp::Timestamp;
 use crate::webhook::{Delivery, Endpoint, EndpointStatus};
@@ -40,6 +40,11 @@ pub async fn audit_rows_are_newest_first(fixture: &dyn StorageFixture) {
     newest_first(fixture, Kind::Audit).await;
 }
 
+/// "Lists are newest first by (`created_at`, id)": API keys, those of one instant too.
+pub async fn api_keys_are_newest_first(fixture: &dyn StorageFixture) {
+    newest_first(fixture, Kind::ApiKeys).await;
+}
+
 /// "Every list is bounded by its page": pages of payments fit together, each row once, rows coming meanwhile or not.
 pub async fn pages_of_payments_fit_together(fixture: &dyn StorageFixture) {
     pages_fit_together(fixture, Kind::Payments).await;
@@ -65,6 +70,11 @@ pub async fn pages_of_audit_rows_fit_together(fixture: &dyn StorageFixture) {
     pages_fit_together(fixture, Kind::Audit).await;
 }
 
+/// "Every list is bounded by its page": pages of API keys fit together, each row once.
+pub async fn pages_of_api_keys_fit_together(fixture: &dyn StorageFixture) {
+    pages_fit_together(fixture, Kind::ApiKeys).await;
+}
+
 /// "Rows newer than the cursor: the ones next to it, newest of them first": pages of payments backwards.
 pub async fn pages_of_payments_go_back(fixture: &dyn StorageFixture) {
     pages_go_back(fixture, Kind::Payments).await;
@@ -88,6 +98,11 @@ pub async fn pages_of_deliveries_go_back(fixture: &dyn StorageFixture) {
 /// "Rows newer than the cursor": pages of audit rows backwards.
 pub async fn pages_of_audit_rows_go_back(fixture: &dyn StorageFixture) {
     pages_go_back(fixture, Kind::Audit).await;
+}
+
+/// "Rows newer than the cursor": pages of API keys backwards.
+pub async fn pages_of_api_keys_go_back(fixture: &dyn StorageFixture) {
+    pages_go_back(fixture, Kind::ApiKeys).await;
 }
 
 /// A cursor is a place, not a row: a page starts there whether or not a row has that key.
@@ -246,6 +261,7 @@ enum Kind {
     Endpoints,
     Deliveries,
     Audit,
+    ApiKeys,
 }
 
 impl List {
@@ -305,6 +321,11 @@ impl List {
                 let id = row.id.as_uuid();
                 (one(Write::Audit(Box::new(row))), id)
             }
+            Kind::ApiKeys => {
+                let key = ApiKey { created_at: at, ..samples.api_key() };
+                let id = key.id.as_uuid();
+                (one(Write::ApiKey(Box::new(key))), id)
+            }
         };
         apply(storage, changes).await;
         vec![Cursor::new(at, id)]
@@ -347,10 +368,15 @@ impl List {
                 .expect(READS)
                 .map(|row| key(&row)),
             Kind::Audit => storage
-                .audit(&scope.merchant, page)
+                .audit(&scope.merchant, &AuditFilter::default(), page)
                 .await
                 .expect(READS)
                 .map(|row| Cursor::new(row.at, row.id.as_uuid())),
+            Kind::ApiKeys => storage
+                .api_keys(scope, page)
+                .await
+                .expect(READS)
+                .map(|row| Cursor::new(row.created_at, row.id.as_uuid())),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::idempotency::KeyClaim;
 use crate::money::Money;
 use crate::page::PageRequest;
 use crate::payment::{Conflict, Operation, OperationKind, Payment, PaymentStatus};
-use crate::storage::{DeliveryFilter, PaymentFilter, Storage};
+use crate::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage};
 use crate::testing::sample::{Samples, redirect};
 use crate::text::CustomerId;
 use crate::webhook::delivery::{DeliveryStatus, FailedBecause};
@@ -39,7 +39,13 @@ pub async fn reads_of_an_empty_storage_find_nothing(fixture: &dyn StorageFixture
     assert_eq!(deliveries(&*storage, &samples, &DeliveryFilter::default()).await, []);
     assert_eq!(storage.attempts(scope, delivery, 9).await.expect(READS), []);
     assert_eq!(storage.api_key(samples.api_key().prefix).await.expect(READS), None);
-    assert_eq!(storage.audit(&scope.merchant, page).await.expect(READS).data, []);
+    assert_eq!(
+        storage.audit(&scope.merchant, &AuditFilter::default(), page).await.expect(READS).data,
+        []
+    );
+    assert_eq!(storage.erasures(scope, None, page).await.expect(READS).data, []);
+    assert_eq!(storage.customers(scope, None, 9).await.expect(READS), []);
+    assert_eq!(storage.redact_payments(samples.now(), 9).await.expect(READS), 0);
     assert_eq!(storage.purge_answers(samples.now(), 9).await.expect(READS), 0);
     assert_eq!(storage.expired_payments(samples.now(), 9).await.expect(READS), []);
 }
@@ -352,9 +358,14 @@ pub async fn audit_rows_are_of_one_merchant_and_both_modes(fixture: &dyn Storage
         rows.push(row);
     }
     let page = PageRequest::default();
-    let own = storage.audit(&samples.scope().merchant, page).await.expect(READS).data;
+    let own = storage
+        .audit(&samples.scope().merchant, &AuditFilter::default(), page)
+        .await
+        .expect(READS)
+        .data;
     assert_eq!(own, [rows[1].clone(), rows[0].clone()]);
-    let other = storage.audit(&merchant.merchant, page).await.expect(READS).data;
+    let other =
+        storage.audit(&merchant.merchant, &AuditFilter::default(), page).await.expect(READS).data;
     assert_eq!(other, [rows[2].clone()]);
 }
 

@@ -9,7 +9,10 @@ use bytes::Bytes;
 
 use super::fixture::StorageFixture;
 use super::support::{READS, apply, registered, whole};
-use crate::access::{Actor, AuditAction, AuditObject, AuditOutcome, AuditRow, Role};
+use crate::access::{
+    Actor, AuditAction, AuditChange, AuditField, AuditObject, AuditOutcome, AuditRow, Role,
+    RouteName,
+};
 use crate::changes::{Changes, Write};
 use crate::currency::Currency;
 use crate::email::Email;
@@ -23,7 +26,7 @@ use crate::payment::{
     OperationState, PaymentStatus, ProcessorName, Reference,
 };
 use crate::scope::{MerchantId, Mode};
-use crate::storage::Storage;
+use crate::storage::{AuditFilter, Storage};
 use crate::testing::sample::{Creation, Samples, metadata, reason, scope, sealed};
 use crate::text::{CustomerId, CustomerName, Description, PaymentMethod};
 use crate::timestamp::Timestamp;
@@ -327,6 +330,7 @@ pub async fn every_api_key_comes_back(fixture: &dyn StorageFixture) {
         key.digest = std::array::from_fn(|i| if n % 2 == 0 { 0xff } else { i as u8 });
         key.expires_at = (n % 2 == 0).then_some(Timestamp::MAX);
         key.revoked_at = (n % 3 == 0).then(|| samples.now());
+        key.revoked_because = (n % 3 == 0).then(|| reason(TEXTS[usize::from(n)]));
         let write = Write::ApiKey(Box::new(key.clone()));
         apply(&*storage, Changes::new(samples.scope().clone()).write(write)).await;
         let found = storage.api_key(key.prefix).await.expect(READS).expect("it was written");
@@ -339,7 +343,7 @@ pub async fn every_api_key_comes_back(fixture: &dyn StorageFixture) {
     }
 }
 
-/// Audit rows come back: every actor, action, object and origin.
+/// Audit rows come back: every actor, action, object, origin and change.
 pub async fn every_audit_row_comes_back(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(14));
     let env = samples.env();
@@ -349,17 +353,28 @@ pub async fn every_audit_row_comes_back(fixture: &dyn StorageFixture) {
         AuditObject::Endpoint(delivery.endpoint()),
         AuditObject::Delivery(delivery),
         AuditObject::Key(KeyId::mint(env)),
+        AuditObject::Network("192.0.2.0/24".parse().expect("a valid network")),
+        AuditObject::Network("2001:db8::7".parse().expect("a valid network")),
+        AuditObject::Gateway,
+        AuditObject::Route(RouteName::parse("PATCH /payments/{id}/refund").expect("a valid name")),
     ];
     let actors = [
         Actor::Host,
         Actor::Worker,
         Actor::Processor,
         Actor::Key(KeyId::mint(env)),
+        Actor::Anonymous,
         Actor::Other(Arc::from("o'neill\\\"~")),
     ];
     let origins: [Option<IpAddr>; 3] =
         [None, Some([192, 0, 2, 1].into()), Some([0xfe80, 0, 0, 0, 0, 0, 0, 1].into())];
     let mut rows: Vec<AuditRow> = Vec::new();
+    let longest = "é".repeat(AuditChange::VALUE_MAX / 2);
+    let values = [None, Some(""), Some("\"[a, b]\" \\"), Some(longest.as_str())];
+    let change = |(n, field): (usize, &AuditField)| {
+        AuditChange::new(*field, values[n % 4], values[n / 4 % 4])
+    };
+    let changes: Box<[AuditChange]> = AuditField::ALL.iter().enumerate().map(change).collect();
     for (n, action) in AuditAction::ALL.iter().copied().enumerate() {
         let row = AuditRow {
             actor: actors[n % actors.len()].clone(),
@@ -367,14 +382,19 @@ pub async fn every_audit_row_comes_back(fixture: &dyn StorageFixture) {
             outcome: if n % 2 == 0 { AuditOutcome::Success } else { AuditOutcome::Failure },
             origin: origins[n % origins.len()],
             request_id: (n % 2 == 0).then(|| Arc::from(format!("req-{n}"))),
-            ..samples.audit_row(objects[n % objects.len()])
+            changes: if n % 3 == 0 { Box::default() } else { changes.clone() },
+            ..samples.audit_row(objects[n % objects.len()].clone())
         };
         let write = Write::Audit(Box::new(row.clone()));
         apply(&*storage, Changes::new(samples.scope().clone()).write(write)).await;
         rows.insert(0, row);
     }
     let page = PageRequest::first(PageRequest::LIMIT_MAX);
-    let found = storage.audit(&samples.scope().merchant, page).await.expect(READS).data;
+    let found = storage
+        .audit(&samples.scope().merchant, &AuditFilter::default(), page)
+        .await
+        .expect(READS)
+        .data;
     assert_eq!(found, rows);
 }
 

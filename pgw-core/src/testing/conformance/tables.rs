@@ -157,16 +157,19 @@ macro_rules! storage_conformance_table {
                 endpoints_are_newest_first
                 deliveries_are_newest_first
                 audit_rows_are_newest_first
+                api_keys_are_newest_first
                 pages_of_payments_fit_together
                 pages_of_refunds_fit_together
                 pages_of_endpoints_fit_together
                 pages_of_deliveries_fit_together
                 pages_of_audit_rows_fit_together
+                pages_of_api_keys_fit_together
                 pages_of_payments_go_back
                 pages_of_refunds_go_back
                 pages_of_endpoints_go_back
                 pages_of_deliveries_go_back
                 pages_of_audit_rows_go_back
+                pages_of_api_keys_go_back
                 a_cursor_need_not_be_a_row
                 pages_of_a_filtered_list_fit_together
                 deleted_endpoints_take_no_room_on_a_page
@@ -212,6 +215,29 @@ macro_rules! storage_conformance_table {
                 the_longer_of_two_waits_counts
                 endpoints_sealed_otherwise_are_found
             }
+            storage_access {
+                an_api_key_is_found_by_its_id
+                revoked_api_keys_are_listed_and_those_of_others_are_not
+                the_use_of_an_api_key_is_noted_and_never_goes_back
+                the_use_of_an_unknown_api_key_is_nothing
+                a_write_of_an_api_key_leaves_when_it_was_last_used
+                a_shield_that_was_never_written_is_empty
+                every_shield_comes_back
+                a_full_shield_comes_back
+                there_is_one_shield_for_all_scopes
+                a_shield_guard_holds_at_its_version_only
+                of_concurrent_changes_of_the_shield_one_is_applied
+            }
+            storage_audit {
+                audit_rows_are_filtered
+                a_page_of_the_log_looks_at_so_many_rows_and_says_where_it_got
+                audit_rows_are_read_by_place
+                seals_come_back
+                a_chain_of_seals_goes_on_where_it_ends
+                a_seal_without_its_guard_is_refused
+                of_concurrent_seals_one_is_applied
+                every_log_ends_somewhere
+            }
             storage_values {
                 every_amount_comes_back
                 every_text_comes_back
@@ -229,6 +255,28 @@ macro_rules! storage_conformance_table {
                 every_api_key_comes_back
                 every_audit_row_comes_back
                 every_conflict_comes_back
+            }
+            storage_erasures {
+                an_erasure_comes_back
+                erasures_are_newest_first
+                a_customer_guard_counts_its_erasures
+                of_concurrent_erasures_one_is_applied
+                a_marked_payment_is_read_redacted
+                a_rewritten_payment_is_read_as_before
+                a_mark_is_about_one_customer_of_one_scope
+                a_payment_created_after_the_mark_is_not_marked
+                a_marked_payment_is_not_found_by_its_customer
+                what_is_written_of_a_marked_payment_is_read_redacted
+                what_was_planned_before_the_rewriting_conflicts
+                rewriting_moves_no_due_time
+                rewriting_is_limited_and_counted
+                concurrent_rewriters_share_the_work
+            }
+            storage_consents {
+                consents_come_back_oldest_first
+                a_consent_guard_holds_at_its_version
+                an_erasure_takes_over_the_consents
+                customers_are_walked_in_pages
             }
         }
     };

@@ -6,17 +6,19 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use super::{Faulty, Weight, how, made};
-use crate::access::{ApiKey, AuditRow, KeyPrefix};
+use crate::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use crate::changes::{Changes, Committed, Write};
 use crate::crypto::KeyName;
 use crate::event::Event;
-use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use crate::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyRecord};
-use crate::page::{Page, PageRequest};
+use crate::page::{Cursor, Page, PageRequest};
 use crate::payment::{Conflict, Operation, OperationState, Payment, PaymentState};
+use crate::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
-use crate::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::storage::{AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::text::CustomerId;
 use crate::timestamp::Timestamp;
 use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
 
@@ -259,15 +261,111 @@ impl Storage for Faulty<dyn Storage> {
         read!(self, "purge_answers", self.inner.purge_answers(before, limit))
     }
 
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError> {
+        read!(self, "erasure", self.inner.erasure(scope, id))
+    }
+
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError> {
+        read!(self, "erasures", self.inner.erasures(scope, customer, page))
+    }
+
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError> {
+        read!(self, "consents", self.inner.consents(scope, holder, limit))
+    }
+
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError> {
+        read!(self, "customers", self.inner.customers(scope, after, limit))
+    }
+
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        read!(self, "redact_payments", self.inner.redact_payments(at, limit))
+    }
+
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
         read!(self, "api_key", self.inner.api_key(prefix))
+    }
+
+    async fn api_key_by_id(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+    ) -> Result<Option<ApiKey>, StorageError> {
+        read!(self, "api_key_by_id", self.inner.api_key_by_id(scope, id))
+    }
+
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError> {
+        read!(self, "api_keys", self.inner.api_keys(scope, page))
+    }
+
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        read!(self, "touch_api_key", self.inner.touch_api_key(scope, id, at))
+    }
+
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+        read!(self, "shield", self.inner.shield(known))
     }
 
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError> {
-        read!(self, "audit", self.inner.audit(merchant, page))
+        read!(self, "audit", self.inner.audit(merchant, filter, page))
+    }
+
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError> {
+        read!(self, "audit_rows", self.inner.audit_rows(merchant, after, through, limit))
+    }
+
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError> {
+        read!(self, "audit_seals", self.inner.audit_seals(merchant, after, limit))
+    }
+
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError> {
+        read!(self, "audit_tails", self.inner.audit_tails(after, limit))
     }
 }

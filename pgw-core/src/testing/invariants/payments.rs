@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::access::{AuditAction, AuditObject};
 use crate::event::{Event, EventType};
-use crate::id::PaymentId;
+use crate::id::{ErasureId, PaymentId};
 use crate::payment::{
     Cause, Operation, OperationKind, OperationState, Payment, PaymentState, PaymentStatus, status,
 };
@@ -97,6 +97,9 @@ fn check_story(state: &PaymentState, events: &[Event], broken: &mut Vec<Broken>)
             broken.push(("every event can be read", event.id.to_string()));
             continue;
         };
+        if is_erased(payment) && String::from_utf8_lossy(&event.body).contains(CANARY) {
+            broken.push(("nothing is left of who was erased", event.id.to_string()));
+        }
         let object = body.pointer_mut("/data/object").map(Value::take).unwrap_or_default();
         if object.get("object").and_then(Value::as_str) == Some("refund") {
             let minor = object.get("amount_minor").and_then(Value::as_i64).unwrap_or(0);
@@ -251,3 +254,12 @@ fn moved(ledger: &[LedgerEntry], payment: PaymentId) -> [i64; 3] {
 
 const LIMITS: &str = "refunds never exceed captures, nor captures the authorization";
 const STORY: &str = "every visible change has its event";
+
+/// Whether the payment's customer was erased and its rows are rewritten.
+fn is_erased(payment: &Payment) -> bool {
+    let customer = payment.customer.id.as_ref();
+    customer.is_some_and(|id| id.as_str().parse::<ErasureId>().is_ok())
+}
+
+/// In everything personal of a simulated customer.
+const CANARY: &str = "anary";

@@ -4,17 +4,19 @@
 use async_trait::async_trait;
 
 use super::{Bug, Mutant};
-use crate::access::{ApiKey, AuditRow, KeyPrefix};
+use crate::access::{ApiKey, AuditRow, AuditSeal, AuditTail, KeyPrefix, LoggedRow, Shield};
 use crate::changes::{Changes, Committed, Write};
 use crate::crypto::KeyName;
 use crate::event::Event;
-use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
+use crate::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
 use crate::idempotency::{IdempotencyKey, KeyRecord};
-use crate::page::{Page, PageRequest};
+use crate::page::{Cursor, Page, PageRequest};
 use crate::payment::{Conflict, Failure, Operation, OperationState, Payment, PaymentState, status};
+use crate::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
-use crate::storage::{DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::storage::{AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::text::CustomerId;
 use crate::timestamp::Timestamp;
 use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint, Health, Ordering};
 
@@ -353,15 +355,115 @@ impl Storage for Mutant<dyn Storage> {
         self.inner.purge_answers(before, limit).await
     }
 
+    async fn erasure(
+        &self,
+        scope: &Scope,
+        id: ErasureId,
+    ) -> Result<Option<ErasureProgress>, StorageError> {
+        self.inner.erasure(scope, id).await
+    }
+
+    async fn erasures(
+        &self,
+        scope: &Scope,
+        customer: Option<CustomerDigest>,
+        page: PageRequest,
+    ) -> Result<Page<ErasureProgress>, StorageError> {
+        self.inner.erasures(scope, customer, page).await
+    }
+
+    async fn consents(
+        &self,
+        scope: &Scope,
+        holder: ConsentHolder,
+        limit: usize,
+    ) -> Result<Vec<Consent>, StorageError> {
+        self.inner.consents(scope, holder, limit).await
+    }
+
+    async fn customers(
+        &self,
+        scope: &Scope,
+        after: Option<&CustomerId>,
+        limit: usize,
+    ) -> Result<Vec<CustomerId>, StorageError> {
+        self.inner.customers(scope, after, limit).await
+    }
+
+    async fn redact_payments(&self, at: Timestamp, limit: usize) -> Result<usize, StorageError> {
+        self.inner.redact_payments(at, limit).await
+    }
+
     async fn api_key(&self, prefix: KeyPrefix) -> Result<Option<ApiKey>, StorageError> {
         self.inner.api_key(prefix).await
+    }
+
+    async fn api_key_by_id(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+    ) -> Result<Option<ApiKey>, StorageError> {
+        self.inner.api_key_by_id(scope, id).await
+    }
+
+    async fn api_keys(
+        &self,
+        scope: &Scope,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StorageError> {
+        self.inner.api_keys(scope, page).await
+    }
+
+    async fn touch_api_key(
+        &self,
+        scope: &Scope,
+        id: KeyId,
+        at: Timestamp,
+    ) -> Result<(), StorageError> {
+        self.inner.touch_api_key(scope, id, at).await
+    }
+
+    async fn shield(&self, known: Option<u64>) -> Result<Option<Shield>, StorageError> {
+        self.inner.shield(known).await
     }
 
     async fn audit(
         &self,
         merchant: &MerchantId,
+        filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditRow>, StorageError> {
-        self.inner.audit(merchant, page).await
+        self.inner.audit(merchant, filter, page).await
+    }
+
+    async fn audit_rows(
+        &self,
+        merchant: &MerchantId,
+        after: Option<Cursor>,
+        through: Cursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedRow>, StorageError> {
+        let mut rows = self.inner.audit_rows(merchant, after, through, limit).await?;
+        if self.bug == Bug::SealSkipsRow {
+            rows.retain(|row| !row.place.id.as_u128().is_multiple_of(4));
+        }
+        Ok(rows)
+    }
+
+    async fn audit_seals(
+        &self,
+        merchant: &MerchantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditSeal>, StorageError> {
+        self.inner.audit_seals(merchant, after, limit).await
+    }
+
+    async fn audit_tails(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<AuditTail>, StorageError> {
+        self.inner.audit_tails(after, limit).await
     }
 }

@@ -17,7 +17,7 @@ use crate::payment::{CaptureMethod, Customer, Finality};
 use crate::scope::Scope;
 use crate::storage::DeliveryFilter;
 use crate::testing::random::Random;
-use crate::text::{CustomerName, Description, PaymentMethod};
+use crate::text::{CustomerId, CustomerName, Description, PaymentMethod};
 
 use super::logs::Logs;
 use super::tending;
@@ -101,6 +101,7 @@ impl Client {
             (77..=83, _) => self.repeat().await,
             (84 | 85, Some((scope, id))) => self.wait_for(&scope, id).await,
             (86..=88, _) => self.retry_delivery(&scope).await,
+            (89, _) => self.erase(&scope).await,
             _ => self.tend_endpoints(&scope).await,
         }
     }
@@ -174,6 +175,21 @@ impl Client {
         }
     }
 
+    /// A customer asks to be forgotten.
+    async fn erase(&self, scope: &Scope) {
+        let caller = Caller::host(scope.clone());
+        let customer = self.customer();
+        let asked = async |gateway: &Gateway| gateway.by(caller).erase_customer(&customer).await;
+        if let Err(failed) = self.world.call(asked).await {
+            self.is_worth_another_try(&failed);
+        }
+    }
+
+    fn customer(&self) -> CustomerId {
+        let name = format!("canary-{}", self.dice.below(3));
+        CustomerId::parse(&name).expect("a plain id")
+    }
+
     /// From the beginning, so that there is somebody who hears most of what happens.
     async fn create_endpoint(&self) {
         tokio::time::sleep(self.dice.wait(Duration::from_secs(1))).await;
@@ -236,7 +252,7 @@ impl Client {
         let customer = Customer {
             email: Email::parse("canary@shop.example").expect("a plain address"),
             name: CustomerName::parse("Canary Bird").expect("a plain name"),
-            id: None,
+            id: self.dice.hits(800).then(|| self.customer()),
         };
         let mut new = NewPayment::new(
             Money::from_minor(minor, Currency::USD).expect("a small amount"),

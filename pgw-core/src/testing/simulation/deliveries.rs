@@ -296,7 +296,7 @@ impl Deliveries {
         for write in &changes.writes {
             match write {
                 Write::Audit(row) if row.action == AuditAction::EndpointDisable => {
-                    disabled.push(row.object);
+                    disabled.push(row.object.clone());
                 }
                 Write::Event(event) if event.event_type == EventType::EndpointDisabled => told += 1,
                 _ => {}

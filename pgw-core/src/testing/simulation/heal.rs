@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::Caller;
+use crate::access::{Caller, SealKey};
+use crate::env::Clock as _;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::id::OperationId;
@@ -14,10 +15,11 @@ use crate::payment::{OperationState, PaymentState};
 use crate::sandbox::EntryState;
 use crate::scope::Scope;
 use crate::storage::StorageError;
-use crate::testing::invariants::{Broken, Rows};
+use crate::testing::invariants::{Broken, Rows, unsealed};
 use crate::text::Reason;
 use crate::webhook::{Delivery, DeliveryState};
 
+use super::process::pepper;
 use super::world::World;
 
 /// Waits until nothing moves any more. What is broken if that never is.
@@ -52,6 +54,10 @@ async fn heal_once(world: &Arc<World>, round: u32) -> Result<Option<String>, Sto
         replay(world, scope, &rows).await;
         let heard = world.journal().heard.get(scope).and_then(|heard| heard.last().copied());
         restless = restless.or(rows.restless(heard.map_or(0, |(position, _)| position)));
+        if restless.is_none() {
+            let (key, now) = (SealKey::of(&pepper()), world.clock.now());
+            restless = unsealed(&*storage, &key, &scope.merchant, now).await?;
+        }
     }
     let waits =
         |state: &EntryState| matches!(state, EntryState::RequiresAction | EntryState::Pending);

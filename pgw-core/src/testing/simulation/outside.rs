@@ -174,8 +174,10 @@ impl TransportScript for Receivers {
         let reply = self.reply();
         let outcome = match reply {
             Reply::LostBefore(_) | Reply::Hang => None,
-            Reply::Status(200..=299) | Reply::LostAfter(_) => Some(Taken::Yes),
-            Reply::Status(_) | Reply::RetryAfter(..) => Some(Taken::No),
+            Reply::Status(200..=299) | Reply::Echo(200..=299) | Reply::LostAfter(_) => {
+                Some(Taken::Yes)
+            }
+            Reply::Status(_) | Reply::Echo(_) | Reply::RetryAfter(..) => Some(Taken::No),
         };
         self.witness.webhook(request, outcome);
         reply

@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::access::Pepper;
 use crate::env::Env;
 use crate::gateway::Gateway;
 use crate::notifier::Notifier;
 use crate::processor::Processor;
 use crate::queue::Queue;
 use crate::scope::Mode;
+use crate::secret::Secret;
 use crate::storage::Storage;
 use crate::testing::crash::Life;
 use crate::testing::faults::Faulty;
@@ -75,6 +77,11 @@ pub(super) async fn keep(world: Arc<World>, slot: usize) {
     }
 }
 
+/// What every process of a world has: the audit log's seals outlive each.
+pub(super) fn pepper() -> Pepper {
+    Pepper::new(Secret::new("a pepper of thirty-two characters")).expect("it is long enough")
+}
+
 fn build(world: &Arc<World>, life: &Life) -> Gateway {
     let faults = &world.faults;
     let mut storage: Arc<dyn Storage> =
@@ -104,6 +111,7 @@ fn build(world: &Arc<World>, life: &Life) -> Gateway {
         .with_transport(transport, keys)
         .with_processor(Mode::Test, processor, world.chance.processor)
         .with_env(Env::new(Arc::clone(&world.clock) as _, Arc::clone(&world.entropy) as _))
+        .with_key_pepper(pepper())
         .with_settings(world.chance.settings.clone())
         .build()
         .expect("all parts are given and the settings drawn are within their limits")

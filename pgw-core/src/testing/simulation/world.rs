@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::env::{Entropy, Env};
+use crate::access::SealKey;
+use crate::env::{Clock as _, Entropy, Env};
 use crate::error::Error;
 use crate::gateway::{Gateway, Receipt};
 use crate::id::{EndpointId, EventId, PaymentId};
@@ -176,6 +177,7 @@ impl World {
                 ledger: self.sandbox.ledger(),
                 owed: Some(self.witness.owed()),
                 secrets: self.witness.secrets(),
+                seals: Some((SealKey::of(&process::pepper()), self.clock.now())),
             }
         };
         if broken.is_empty() {
@@ -203,6 +205,7 @@ impl World {
             pauses: counts.pauses,
             rotations: counts.rotations,
             disabled: counts.disabled,
+            erasures: self.witness.erasures(),
             trace: self.faults.trace_hash(),
         }
     }

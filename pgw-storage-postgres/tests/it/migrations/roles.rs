@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use pgw_core::access::AuditObject;
+use pgw_core::access::{AuditObject, AuditSeal, LoggedRow, Pepper, SealKey};
 use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::event::EventType;
-use pgw_core::page::PageRequest;
+use pgw_core::page::{Cursor, PageRequest};
 use pgw_core::payment::{OperationKind, OperationState};
 use pgw_core::queue::{Lane, Queue as _, Settlement, Verdict};
 use pgw_core::scope::Mode;
-use pgw_core::storage::{DeliveryFilter, PaymentFilter, Storage as _};
+use pgw_core::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage as _};
 use pgw_core::testing::sample::{Samples, scope};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::DeliveryState;
 use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
@@ -87,7 +88,20 @@ async fn live_a_payment(storage: &PgStorage, samples: &Samples) {
     let claim = samples.claim(creation.target());
     let key = claim.key.clone();
     let audit = samples.audit_row(AuditObject::Payment(creation.payment.id));
+    let sealed =
+        LoggedRow { place: Cursor::new(audit.at, audit.id.as_uuid()), row: Some(audit.clone()) };
     apply(storage, creation.keyed(claim).write(Write::Audit(Box::new(audit)))).await;
+    let tails = storage.audit_tails(None, 100).await.expect("a read");
+    let tail = tails.iter().find(|tail| tail.merchant == scope.merchant).expect("it has a row");
+    let seal_key = SealKey::of(&Pepper::mint(samples.env()));
+    let rows = sealed.sealed().into_iter().collect();
+    let merchant = scope.merchant.clone();
+    let seal =
+        AuditSeal::new(&seal_key, merchant, tail.head.as_ref(), sealed.place, samples.now(), rows);
+    let seals = Changes::new(scope.clone())
+        .guard(Guard::Seals { last: seal.number - 1 })
+        .write(Write::Seal(Box::new(seal)));
+    apply(storage, seals).await;
 
     let queue = storage.queue();
     let claims = queue.claim(Lane::Operations, 5, Duration::from_secs(60)).await.expect("claims");
@@ -160,7 +174,39 @@ async fn deliver(storage: &PgStorage, samples: &Samples) {
             position: 1_000 + samples.env().u64() % 1_000,
         });
     apply(storage, changes).await;
-    assert!(storage.api_key(prefix).await.expect("a read").is_some());
+    let key = storage.api_key(prefix).await.expect("a read").expect("it was written");
+    let keys = storage.api_keys(scope, PageRequest::first(10)).await.expect("a read");
+    assert!(keys.data.contains(&key));
+    let used_at = samples.now();
+    storage.touch_api_key(scope, key.id, used_at).await.expect("a write");
+    let touched = storage.api_key_by_id(scope, key.id).await.expect("a read");
+    assert_eq!(touched.expect("it is there").last_used_at, Some(used_at));
+    let mut shield = storage.shield(None).await.expect("a read").expect("there is always one");
+    let guard = Guard::Shield { version: shield.version };
+    shield.version += 1;
+    let write = Write::Shield(Box::new(shield));
+    apply(storage, Changes::new(scope.clone()).guard(guard).write(write)).await;
+    erase(storage, samples).await;
+}
+
+/// Erases a customer twice, and rewrites its payments.
+async fn erase(storage: &PgStorage, samples: &Samples) {
+    let name = format!("gone_{:x}", samples.env().u64());
+    let customer = CustomerId::parse(&name).expect("a valid id");
+    for erasures in 0..2 {
+        let mut creation = samples.creation();
+        creation.payment.customer.id = Some(customer.clone());
+        apply(storage, creation.changes()).await;
+        let erasure = samples.erasure(&customer, erasures + 1);
+        let (id, guard) = (erasure.id, Guard::Customer { customer: erasure.customer, erasures });
+        let changes = Changes::new(samples.scope().clone())
+            .guard(guard)
+            .write(Write::Erase { erasure: Box::new(erasure), customer: customer.clone() });
+        apply(storage, changes).await;
+        assert_eq!(storage.redact_payments(samples.now(), 9).await.expect("a sweep"), 1);
+        let found = storage.erasure(samples.scope(), id).await.expect("a read");
+        assert!(found.and_then(|it| it.done_at).is_some());
+    }
 }
 
 async fn read_everything(storage: &PgStorage, samples: &Samples) {
@@ -176,7 +222,11 @@ async fn read_everything(storage: &PgStorage, samples: &Samples) {
     assert!(!storage.feed(scope, 0, 10).await.expect("a read").is_empty());
     assert!(!storage.due_jobs(Lane::Operations, 10).await.expect("a read").is_empty());
     assert!(!storage.expired_payments(Timestamp::MAX, 10).await.expect("a read").is_empty());
-    assert!(!storage.audit(&scope.merchant, page).await.expect("a read").data.is_empty());
+    let (merchant, filter) = (&scope.merchant, AuditFilter::default());
+    assert!(!storage.audit(merchant, &filter, page).await.expect("a read").data.is_empty());
+    let end = Cursor::new(Timestamp::MAX, samples.env().uuid());
+    assert!(!storage.audit_rows(merchant, None, end, 10).await.expect("a read").is_empty());
+    assert!(!storage.audit_seals(merchant, 0, 10).await.expect("a read").is_empty());
     let buried = storage.queue().buried(Lane::Operations, 10).await.expect("a read");
     assert!(buried.is_empty());
 }
@@ -204,6 +254,10 @@ async fn the_applications_role_can_do_no_more_than_that() {
         "update {schema}.audit set success = true".to_owned(),
         "update {schema}.audit set action = 'x' where merchant = 'acme'".to_owned(),
         "insert into {schema}.audit select * from {schema}.audit on conflict (merchant, at, id) do update set success = true".to_owned(),
+        "update {schema}.audit_seals set mac = previous".to_owned(),
+        "insert into {schema}.audit_seals select * from {schema}.audit_seals on conflict (merchant, number) do update set rows = ''".to_owned(),
+        "update {schema}.erasures set requested_at = now()".to_owned(),
+        "update {schema}.erasures set customer = ''".to_owned(),
         "update {schema}.migrations set checksum = 'x'".to_owned(),
         "insert into {schema}.migrations (version, name, checksum) values (2, 'x', 'x')".to_owned(),
         "insert into {schema}.leases (name) values ('x')".to_owned(),
@@ -309,6 +363,16 @@ const IMPOSSIBLE: &[(&str, &[&str])] = &[
     ),
     ("api_keys", &["digest = '\\x00'", "version = 0"]),
     ("audit", &["actor_kind = 'nobody'"]),
+    (
+        "audit_seals",
+        &[
+            "number = 0",
+            "previous = ''",
+            "mac = '\\x00'",
+            "rows = '\\x00'",
+            "rows = decode(repeat('00', 56056), 'hex')",
+        ],
+    ),
 ];
 
 #[tokio::test]

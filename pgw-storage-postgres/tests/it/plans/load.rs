@@ -70,6 +70,10 @@ select merchant, live, id, pg_temp.id(at, 'conflict', n), pg_temp.id(at, 'charge
 
 insert into {schema}.audit (merchant, at, id, live, actor_kind, action, success, object)
 select merchant, at, pg_temp.id(at, 'audit', n), live, 'host', 'payment.create', true, 'pay_00000000000000000000000000' from base;
+
+insert into {schema}.audit_seals (merchant, number, previous, through_at, through_id, sealed_at, rows, mac)
+select merchant, n, sha256('x'), at, pg_temp.id(at, 'audit', n), at, '', sha256('x')
+from (select merchant, min(at) as at from base group by merchant) x, generate_series(1, 2000) n;
 ";
 
 const EVENTS: &str = "

@@ -1,6 +1,6 @@
 //! Every read there is, for a large merchant and a small one.
 
-use pgw_core::access::KeyPrefix;
+use pgw_core::access::{Actor, AuditAction, AuditOutcome, AuditRow, KeyPrefix};
 use pgw_core::event::EventType;
 use pgw_core::id::{DeliveryId, EndpointId, EventId, OperationId, PaymentId};
 use pgw_core::idempotency::IdempotencyKey;
@@ -8,7 +8,7 @@ use pgw_core::page::{Cursor, Page, PageFrom, PageRequest};
 use pgw_core::payment::PaymentStatus;
 use pgw_core::queue::Lane;
 use pgw_core::scope::{Mode, Scope};
-use pgw_core::storage::{DeliveryFilter, PaymentFilter, Storage as _, StorageError};
+use pgw_core::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage as _, StorageError};
 use pgw_core::testing::sample::scope;
 use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
@@ -206,18 +206,40 @@ async fn other_lists(watched: &mut Watched, sample: &Sample) {
     let call = async |storage: &PgStorage, page| storage.endpoints(scope, page).await;
     let what = format!("endpoints of {merchant}");
     list(watched, &what, |row| Cursor::new(row.created_at, row.id.as_uuid()), call).await;
-    let call = async |storage: &PgStorage, page| storage.audit(merchant, page).await;
-    list(
-        watched,
-        &format!("audit of {merchant}"),
-        |row| Cursor::new(row.at, row.id.as_uuid()),
-        call,
-    )
-    .await;
+    let call = async |storage: &PgStorage, page| storage.api_keys(scope, page).await;
+    let what = format!("api_keys of {merchant}");
+    list(watched, &what, |row| Cursor::new(row.created_at, row.id.as_uuid()), call).await;
+    audit(watched, sample).await;
     for after in [0, 100] {
         let call = async |storage: &PgStorage| rows(storage.feed(scope, after, 100).await);
         watched.watch(&format!("feed of {merchant} after {after}"), call).await;
     }
+}
+
+/// The log: one index serves every filter, by looking at a bounded number of rows.
+async fn audit(watched: &mut Watched, sample: &Sample) {
+    let merchant = &sample.scope.merchant;
+    let none = AuditFilter::default;
+    let (from, before) = (Some(sample.from), Some(sample.before));
+    let filters = [
+        none(),
+        AuditFilter { from, before, ..none() },
+        AuditFilter { action: Some(AuditAction::PaymentCreate), ..none() },
+        AuditFilter { actor: Some(Actor::Host), outcome: Some(AuditOutcome::Success), ..none() },
+    ];
+    for filter in filters {
+        let what = format!("audit of {merchant} {filter:?}");
+        let call = async |storage: &PgStorage, page| storage.audit(merchant, &filter, page).await;
+        list(watched, &what, |row: &AuditRow| Cursor::new(row.at, row.id.as_uuid()), call).await;
+    }
+    let (after, through) =
+        (Cursor::new(sample.from, Uuid::nil()), Cursor::new(sample.before, Uuid::max()));
+    for after in [None, Some(after)] {
+        let call = async |it: &PgStorage| rows(it.audit_rows(merchant, after, through, 100).await);
+        watched.watch(&format!("audit_rows of {merchant} {after:?}"), call).await;
+    }
+    let call = async |it: &PgStorage| rows(it.audit_seals(merchant, 100, 10).await);
+    watched.watch(&format!("audit_seals of {merchant}"), call).await;
 }
 
 async fn objects(watched: &mut Watched, sample: &Sample) {
@@ -235,6 +257,9 @@ async fn objects(watched: &mut Watched, sample: &Sample) {
     watched.watch("attempts", async |it| rows(it.attempts(scope, delivery, 10).await)).await;
     watched.watch("endpoint", async |it| row(it.endpoint(scope, delivery.endpoint()).await)).await;
     watched.watch("api_key", async |it| row(it.api_key(sample.prefix).await)).await;
+    let key = watched.storage.api_key(sample.prefix).await.expect("a read").expect("it is there");
+    watched.watch("api_key_by_id", async |it| row(it.api_key_by_id(scope, key.id).await)).await;
+    watched.watch("shield", async |it| row(it.shield(None).await)).await;
     let position = async |it: &PgStorage| it.cursor(scope, "books").await.expect("a read") as usize;
     watched.watch("cursor", position).await;
 }
@@ -250,5 +275,6 @@ async fn of_all_merchants(watched: &mut Watched) {
     }
     let now = watched.storage.due_jobs(Lane::Operations, 1).await.map(|_| Timestamp::MAX);
     let now = now.expect("a healthy server");
+    watched.watch("audit_tails", async |it| rows(it.audit_tails(None, 100).await)).await;
     watched.watch("expired_payments", async |it| rows(it.expired_payments(now, 100).await)).await;
 }

@@ -11,6 +11,7 @@ use pgw_core::queue::{Claim, Lane, Queue as _, Settlement, Verdict};
 use pgw_core::scope::Mode;
 use pgw_core::storage::{DeliveryFilter, Storage as _};
 use pgw_core::testing::sample::{Creation, Samples, scope};
+use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::delivery::{DeliveryState, DeliveryStatus};
 use pgw_storage_postgres::PgStorage;
@@ -40,6 +41,54 @@ pub(super) async fn all(watched: &mut Watched, seed: u64, groups: bool) {
         storage.purge_answers(Timestamp::MAX, 100).await.expect("a healthy server")
     };
     watched.watch("purge_answers", purge).await;
+    for (n, merchant) in (0..).zip([load::LARGE, load::SMALL]) {
+        let samples = Samples::new(1_000 * seed + 500 + n).of(scope(merchant, Mode::Live));
+        erasures(watched, &samples, seed).await;
+    }
+}
+
+/// Erases customers of a few payments each, and rewrites these.
+async fn erasures(watched: &mut Watched, samples: &Samples, seed: u64) {
+    let mut number = 0;
+    let mut customers = Vec::new();
+    for _ in 0..2 * super::ROUNDS {
+        number += 1;
+        let name = format!("gone_{seed}_{number}");
+        let customer = CustomerId::parse(&name).expect("a valid id");
+        for _ in 0..3 {
+            let (mut creation, _) = creation(samples);
+            creation.payment.customer.id = Some(customer.clone());
+            apply(&watched.storage, creation.changes()).await;
+        }
+        customers.push(customer);
+    }
+    let erase = async |pg: &PgStorage| {
+        let mut count = 0;
+        for customer in customers.pop().into_iter().chain(customers.pop()) {
+            let erasure = Box::new(samples.erasure(&customer, 1));
+            let guard = Guard::Customer { customer: erasure.customer, erasures: 0 };
+            let id = erasure.id;
+            let changes = Changes::new(samples.scope().clone())
+                .guard(guard)
+                .write(Write::Erase { erasure, customer });
+            apply(pg, changes).await;
+            let found = pg.erasure(samples.scope(), id).await.expect("a healthy server");
+            count += usize::try_from(found.expect("it is there").payments).expect("a few");
+        }
+        count
+    };
+    watched.watch("erase", erase).await;
+    let redact = async |pg: &PgStorage| {
+        pg.redact_payments(samples.now(), 6).await.expect("a healthy server")
+    };
+    watched.watch("redact_payments", redact).await;
+    let list = async |pg: &PgStorage| {
+        let customer = CustomerId::parse(&format!("gone_{seed}_1")).expect("a valid id");
+        let customer = Some(Samples::digest(&customer));
+        let page = pg.erasures(samples.scope(), customer, PageRequest::default()).await;
+        page.expect("a healthy server").data.len()
+    };
+    watched.watch("erasures", list).await;
 }
 
 async fn apply(storage: &PgStorage, changes: Changes) -> usize {
@@ -214,6 +263,22 @@ async fn others(watched: &mut Watched, samples: &Samples) {
         apply(storage, changes().guard(guard).write(Write::ApiKey(Box::new(key)))).await
     };
     watched.watch("commit: API key", key).await;
+    let key = samples.api_key();
+    apply(&watched.storage, changes().write(Write::ApiKey(Box::new(key.clone())))).await;
+    let touch = async |storage: &PgStorage| {
+        let used_at = samples.now();
+        storage.touch_api_key(scope, key.id, used_at).await.expect("a healthy server");
+        let touched = storage.api_key_by_id(scope, key.id).await.expect("a healthy server");
+        usize::from(touched.is_some_and(|key| key.last_used_at == Some(used_at)))
+    };
+    watched.watch("touch_api_key", touch).await;
+    let shield = async |storage: &PgStorage| {
+        let mut shield = storage.shield(None).await.expect("a healthy server").unwrap_or_default();
+        let guard = Guard::Shield { version: shield.version };
+        shield.version += 1;
+        apply(storage, changes().guard(guard).write(Write::Shield(Box::new(shield)))).await
+    };
+    watched.watch("commit: shield", shield).await;
     let mut position = watched.storage.cursor(scope, "books").await.expect("a healthy server");
     let cursor = async |storage: &PgStorage| {
         let guard = Guard::Cursor { consumer: "books".into(), position };

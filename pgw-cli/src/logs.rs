@@ -1,0 +1,179 @@
+//! Logs: JSON on standard output, or into a file that is opened anew on SIGHUP; and, where they are built in, traces and reports to elsewhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::config::{Config, setting};
+use crate::failure::{Exit, Failure};
+
+/// Who logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A server: everything the level asks for, where the settings say.
+    Server,
+    /// A command: what it prints is its result, so warnings go to standard error.
+    Command,
+}
+
+/// Something that hears what happens.
+pub(crate) type Listener = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What logs and reports until the program ends. To be dropped outside the asynchronous runtime: it waits for what is on its way.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Logs {
+    /// The file, to be opened anew.
+    pub(crate) file: Option<LogFile>,
+    #[cfg(feature = "otel")]
+    _traces: Option<crate::otel::Traces>,
+    #[cfg(feature = "sentry")]
+    _reports: Option<crate::sentry::Reports>,
+}
+
+/// Starts to log. Until the [`Logs`] are dropped, servers also send traces and reports where they are built in and set up.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn start(config: &Config, program: Program) -> Result<Logs, Failure> {
+    let (file, lines) = lines(config, program)?;
+    #[cfg_attr(
+        not(any(feature = "otel", feature = "sentry")),
+        expect(unused_mut, reason = "nothing is added")
+    )]
+    let mut listeners = vec![lines];
+    let is_server = program == Program::Server;
+    #[cfg(feature = "otel")]
+    let traces = if is_server { crate::otel::Traces::start(config)? } else { None };
+    #[cfg(feature = "otel")]
+    listeners.extend(traces.iter().map(crate::otel::Traces::listener));
+    #[cfg(feature = "sentry")]
+    let reports = if is_server { crate::sentry::Reports::start(config)? } else { None };
+    #[cfg(feature = "sentry")]
+    if reports.is_some() {
+        listeners.extend(crate::sentry::Reports::listeners());
+    }
+    tracing_subscriber::registry().with(listeners).init();
+    for (setting, feature, is_built) in [
+        (&setting::OTEL_ENDPOINT, "otel", cfg!(feature = "otel")),
+        (&setting::SENTRY_DSN, "sentry", cfg!(feature = "sentry")),
+    ] {
+        if is_server && !is_built && config.value(setting).is_some() {
+            tracing::warn!(
+                setting = setting.key,
+                feature,
+                "this build does nothing with a setting"
+            );
+        }
+    }
+    Ok(Logs {
+        file,
+        #[cfg(feature = "otel")]
+        _traces: traces,
+        #[cfg(feature = "sentry")]
+        _reports: reports,
+    })
+}
+
+fn lines(config: &Config, program: Program) -> Result<(Option<LogFile>, Listener), Failure> {
+    let level = match program {
+        Program::Server => config.text(&setting::LOG_LEVEL).unwrap_or("info"),
+        Program::Command => "warn",
+    };
+    let filter = EnvFilter::try_new(level).map_err(|_| {
+        config.wrong(
+            &setting::LOG_LEVEL,
+            "must be error, warn, info, debug or trace, or a filter such as info,pgw_core=debug",
+        )
+    })?;
+    let is_json = match config.text(&setting::LOG_FORMAT) {
+        Some("json") | None => program == Program::Server,
+        Some("text") => false,
+        Some(_) => return Err(config.wrong(&setting::LOG_FORMAT, "must be json or text").into()),
+    };
+    let path = config.text(&setting::LOG_FILE).filter(|_| program == Program::Server);
+    let file = path.map(|path| LogFile::open(Path::new(path))).transpose()?;
+    let writer = Sink { program, file: file.clone() };
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = if is_json {
+        lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
+    } else {
+        lines.with_ansi(false).with_target(program == Program::Server).with_filter(filter).boxed()
+    };
+    Ok((file, lines))
+}
+
+/// A log file. Clones are handles on the same.
+#[derive(Debug, Clone)]
+pub(crate) struct LogFile(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let file = append(path).map_err(|error| {
+            Failure::new(Exit::Usage, format!("cannot log to {}", path.display())).because(error)
+        })?;
+        Ok(Self(Arc::new(Open { path: path.to_owned(), file: Mutex::new(file) })))
+    }
+
+    /// Goes on in a new file of the same name, after somebody moved the old one away. Keeps the old one when that fails.
+    pub(crate) fn reopen(&self) {
+        match append(&self.0.path) {
+            Ok(file) => *self.0.file.lock().unwrap_or_else(PoisonError::into_inner) = file,
+            Err(error) => tracing::error!(%error, "the log file cannot be opened anew"),
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Where lines go. Each is one write, so that lines of several threads do not mix.
+#[derive(Debug)]
+struct Sink {
+    program: Program,
+    file: Option<LogFile>,
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = SinkWriter<'a>;
+
+    fn make_writer(&'a self) -> SinkWriter<'a> {
+        SinkWriter(self)
+    }
+}
+
+/// One line's way out.
+#[derive(Debug)]
+struct SinkWriter<'a>(&'a Sink);
+
+impl Write for SinkWriter<'_> {
+    /// Payments go on when the log's disk is full or its reader has gone. A failure that was returned would be told on standard error, and
+    /// where that is gone too, telling panics.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = match (&self.0.file, self.0.program) {
+            (Some(LogFile(open)), _) => {
+                open.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line)
+            }
+            (None, Program::Server) => io::stdout().lock().write_all(line),
+            (None, Program::Command) => io::stderr().lock().write_all(line),
+        };
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

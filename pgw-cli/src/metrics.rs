@@ -1,0 +1,141 @@
+//! Metrics: what is counted, as Prometheus reads it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use pgw_core::page::PageRequest;
+use pgw_core::payment::PaymentStatus;
+use pgw_core::queue::Queue;
+use pgw_core::scope::Mode;
+use pgw_core::storage::PaymentFilter;
+use pgw_core::telemetry;
+use tokio::task::JoinHandle;
+
+use crate::failure::{Exit, Failure};
+use crate::node::{Node, Store};
+
+/// The recorder of this process.
+#[derive(Clone)]
+pub(crate) struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Installs it: from here on, everything is counted.
+    ///
+    /// # Errors
+    /// [`Failure`], when there is one already.
+    pub(crate) fn install() -> Result<Self, Failure> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)
+            })
+            .and_then(PrometheusBuilder::install_recorder);
+        let handle = recorder.map_err(|error| {
+            Failure::new(Exit::Failed, "metrics cannot be recorded").because(error)
+        })?;
+        telemetry::describe();
+        pgw_http::telemetry::describe();
+        describe();
+        Ok(Self(handle))
+    }
+
+    /// `/metrics`.
+    pub(crate) fn router(&self) -> Router {
+        let handle = self.0.clone();
+        let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        Router::new().route("/metrics", get(move || async move { (text, handle.render()) }))
+    }
+
+    /// Looks every few seconds at what can only be looked at.
+    pub(crate) fn sample(&self, node: &Node) -> JoinHandle<()> {
+        let handle = self.0.clone();
+        let sampler = Sampler {
+            queue: Arc::clone(&node.queue),
+            gateway: node.gateway.clone(),
+            merchant: node.scope.merchant.clone(),
+            pool: match &node.store {
+                Store::Memory => None,
+                Store::Postgres(storage) => Some(storage.pool().clone()),
+            },
+        };
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(PERIOD);
+            loop {
+                ticks.tick().await;
+                sampler.look().await;
+                // Keeps the memory of histograms that nobody reads from growing.
+                handle.run_upkeep();
+            }
+        })
+    }
+}
+
+struct Sampler {
+    queue: Arc<dyn Queue>,
+    gateway: pgw_core::gateway::Gateway,
+    merchant: pgw_core::scope::MerchantId,
+    pool: Option<pgw_storage_postgres::sqlx::PgPool>,
+}
+
+impl Sampler {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and there are few of each")]
+    async fn look(&self) {
+        if let Err(error) = telemetry::sample(&*self.queue).await {
+            tracing::warn!(%error, "the queue was not looked at");
+        }
+        if let Some(pool) = &self.pool {
+            let idle = pool.num_idle();
+            let used = usize::try_from(pool.size()).unwrap_or(0).saturating_sub(idle);
+            metrics::gauge!(POOL, "state" => "idle").set(idle as f64);
+            metrics::gauge!(POOL, "state" => "used").set(used as f64);
+        }
+        for mode in [Mode::Test, Mode::Live] {
+            self.unknown(mode).await;
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "at most a hundred are counted")]
+    async fn unknown(&self, mode: Mode) {
+        let scope = pgw_core::scope::Scope::new(self.merchant.clone(), mode);
+        let filter =
+            PaymentFilter { status: Some(PaymentStatus::Unknown), ..PaymentFilter::default() };
+        let page = PageRequest::first(PageRequest::LIMIT_MAX);
+        let found =
+            self.gateway.by(pgw_core::access::Caller::host(scope)).payments(&filter, page).await;
+        match found {
+            Ok(page) => {
+                let now = self.gateway.env().now();
+                let oldest =
+                    page.data.last().map_or(Duration::ZERO, |one| now.since(one.created_at));
+                metrics::gauge!(UNKNOWN, "mode" => mode.as_str()).set(page.data.len() as f64);
+                metrics::gauge!(UNKNOWN_OLDEST, "mode" => mode.as_str()).set(oldest.as_secs_f64());
+            }
+            Err(error) => tracing::warn!(%error, "unknown outcomes were not counted"),
+        }
+    }
+}
+
+fn describe() {
+    use metrics::{Unit, describe_gauge};
+    describe_gauge!(POOL, "Connections to PostgreSQL, by state");
+    describe_gauge!(
+        UNKNOWN,
+        "Payments of the configured merchant whose outcome is unknown; counted up to 100"
+    );
+    describe_gauge!(UNKNOWN_OLDEST, Unit::Seconds, "How old the oldest of them is");
+}
+
+const POOL: &str = "pgw_pool_connections";
+const UNKNOWN: &str = "pgw_unknown_payments";
+const UNKNOWN_OLDEST: &str = "pgw_unknown_oldest_seconds";
+/// Shorter than Prometheus usually scrapes, longer than looking costs.
+const PERIOD: Duration = Duration::from_secs(5);
+/// From a commit on an idle machine to the deadline of a slow receiver.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+/// Commits in one transaction, up to as many as a group takes by default.
+const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];

@@ -1,0 +1,266 @@
+//! `pgw serve`: the HTTP API, and the work behind it.
+
+use std::io::IsTerminal as _;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use clap::Args;
+use ipnet::IpNet;
+use pgw_core::access::Role;
+use pgw_core::gateway::NewApiKey;
+use pgw_core::page::PageRequest;
+use pgw_core::rate_limit::Limit;
+use pgw_core::text::Description;
+use pgw_http::client_ip::TrustedProxies;
+use pgw_http::cors::CorsPolicy;
+use pgw_http::ops::Ops;
+use pgw_http::rate_limit::{Class, RateLimits};
+use pgw_http::serve::{Certificate, Server};
+use pgw_http::{Config as ApiConfig, Drain};
+use pgw_storage_memory::MemoryRateLimiter;
+use tokio::net::TcpListener;
+
+use crate::cli::Global;
+use crate::config::{Config, setting};
+use crate::failure::{Exit, Failure};
+use crate::logs::LogFile;
+use crate::metrics::Metrics;
+use crate::node::{Node, Store};
+use crate::output::Output;
+use crate::stop::{Signals, Wish};
+use crate::{database, worker};
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The port, instead of the configured one; 0 takes a free one.
+    #[arg(long)]
+    port: Option<u16>,
+    /// The address, instead of the configured one.
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+    /// Serve only: `pgw worker` does the work elsewhere.
+    #[arg(long)]
+    no_worker: bool,
+}
+
+/// Serves until it is told to stop, then finishes what is under way.
+///
+/// # Errors
+/// [`Failure`], before the first request is taken.
+pub(crate) async fn run(
+    config: &Config,
+    global: &Global,
+    args: &ServeArgs,
+    log: Option<&LogFile>,
+    out: Output,
+) -> Result<(), Failure> {
+    let mut signals = Signals::catch()?;
+    let node = Node::open(config, global).await?;
+    if args.no_worker && matches!(node.store, Store::Memory) {
+        return Err(Failure::usage(
+            "--no-worker needs a database: nobody else can work on what is in memory",
+        ));
+    }
+    if let Some(warning) = database::options(config)?.as_ref().and_then(database::warning) {
+        tracing::warn!("{warning}");
+    }
+    let metrics = Metrics::install()?;
+    let drain = Drain::new();
+    let certificate = certificate(config)?;
+    let api = api(config, &node, &drain)?;
+    let app = app(&node, api, &metrics);
+    let server = server(config, &drain, certificate.as_ref().map(|files| &files.certificate))?;
+    let port = match args.port {
+        Some(port) => port,
+        None => config.require(&setting::PORT)?,
+    };
+    let listener = listen(config, args.bind, port).await?;
+    let address = listener.local_addr().map_err(Failure::system("the socket has no address"))?;
+
+    let sampling = metrics.sample(&node);
+    let worker = if args.no_worker { None } else { Some(worker::start(config, &node)?) };
+    let serving = tokio::spawn(server.serve(listener, app));
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let store = match node.store {
+        Store::Memory => "memory",
+        Store::Postgres(_) => "postgres",
+    };
+    tracing::info!(%address, scheme, store, worker = worker.is_some(), version = env!("CARGO_PKG_VERSION"), "serving");
+    greet(&node, scheme, address, out).await?;
+
+    while signals.next().await == Wish::Reload {
+        log.inspect(|log| log.reopen());
+        if let Some(files) = &certificate {
+            files.reload();
+        }
+    }
+    tracing::info!("stopping: no new connections, finishing what is under way");
+    drain.begin();
+    serving.await.map_err(|error| Failure::new(Exit::Failed, "the server broke").because(error))?;
+    sampling.abort();
+    if let Some(worker) = worker {
+        worker::drain(worker).await;
+    }
+    Ok(())
+}
+
+/// A socket at the configured address, or another, and this port.
+///
+/// # Errors
+/// [`Failure`] says what to do when it is taken.
+pub(crate) async fn listen(
+    config: &Config,
+    bind: Option<IpAddr>,
+    port: u16,
+) -> Result<TcpListener, Failure> {
+    let bind = match bind {
+        Some(bind) => bind,
+        None => config.require(&setting::BIND)?,
+    };
+    let address = SocketAddr::new(bind, port);
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = "choose another with --port, or --port 0 for a free one";
+        Failure::new(Exit::Failed, format!("cannot listen on {address}; {hint}")).because(error)
+    })
+}
+
+fn app(node: &Node, api: ApiConfig, metrics: &Metrics) -> Router {
+    let ops = Ops::new(node.gateway.clone(), &api).router();
+    Router::new()
+        .nest("/api", pgw_http::router(node.gateway.clone(), api))
+        .merge(ops)
+        .merge(metrics.router())
+}
+
+fn api(config: &Config, node: &Node, drain: &Drain) -> Result<ApiConfig, Failure> {
+    let mut api = ApiConfig::default().with_drain(drain.clone());
+    if let Some(url) = config.text(&setting::PUBLIC_URL) {
+        api = api.with_public_base_url(&format!("{}/api", url.trim_end_matches('/')));
+    }
+    let proxies = config.list::<IpNet>(&setting::TRUSTED_PROXIES)?;
+    api = api.with_trusted_proxies(TrustedProxies::new(proxies));
+    if let Some(limits) = rate_limits(config)? {
+        api = api.with_rate_limits(limits);
+    }
+    let origins = config.list::<String>(&setting::CORS_ORIGINS)?;
+    if !origins.is_empty() {
+        let policy = CorsPolicy::new(origins.iter().map(String::as_str))
+            .map_err(|error| config.wrong(&setting::CORS_ORIGINS, error.to_string()))?;
+        api = api.with_cors(policy);
+    }
+    tracing::debug!(merchant = %node.scope.merchant, "the API is set up");
+    Ok(api)
+}
+
+fn rate_limits(config: &Config) -> Result<Option<RateLimits>, Failure> {
+    let Some(quota) = NonZeroU32::new(config.require(&setting::RATE_LIMIT)?) else {
+        return Ok(None);
+    };
+    let window = config.require::<u64>(&setting::RATE_WINDOW)?;
+    if window == 0 {
+        return Err(config.wrong(&setting::RATE_WINDOW, "must be at least 1").into());
+    }
+    let anonymous = Limit { quota, window: Duration::from_millis(window) };
+    let limits = RateLimits::new(Arc::new(MemoryRateLimiter::new()));
+    let limits = limits.with(Class::Anonymous, anonymous);
+    Ok(Some(match NonZeroU32::new(config.require(&setting::RATE_PER_KEY)?) {
+        Some(quota) => {
+            limits.with(Class::Authenticated, Limit { quota, window: Duration::from_secs(60) })
+        }
+        None => limits.without(Class::Authenticated),
+    }))
+}
+
+fn server(
+    config: &Config,
+    drain: &Drain,
+    certificate: Option<&Certificate>,
+) -> Result<Server, Failure> {
+    let mut server = Server::new()
+        .with_drain(drain.clone())
+        .with_connections_max(config.require(&setting::CONNECTIONS_MAX)?)
+        .with_requests_max(config.require(&setting::REQUESTS_MAX)?);
+    if let Some(timeout) = config.duration(&setting::REQUEST_TIMEOUT)? {
+        server = server.with_request_timeout(timeout);
+    }
+    if let Some(timeout) = config.duration(&setting::DRAIN)? {
+        server = server.with_drain_timeout(timeout);
+    }
+    Ok(match certificate {
+        Some(certificate) => server.with_certificate(certificate.clone()),
+        None => server,
+    })
+}
+
+/// A certificate and the files it is from.
+struct Files {
+    certificate: Certificate,
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    /// Reads the files anew. On an error the certificate stays as it was.
+    fn reload(&self) {
+        let read =
+            std::fs::read(&self.chain).and_then(|chain| Ok((chain, std::fs::read(&self.key)?)));
+        let reloaded = match read {
+            Ok((chain, key)) => self.certificate.reload(&chain, &key).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match reloaded {
+            Ok(()) => tracing::info!("the certificate was read anew"),
+            Err(error) => tracing::error!(error, "the certificate stays as it was"),
+        }
+    }
+}
+
+fn certificate(config: &Config) -> Result<Option<Files>, Failure> {
+    let (chain, key) = match (config.text(&setting::TLS_CERT), config.text(&setting::TLS_KEY)) {
+        (None, None) => return Ok(None),
+        (Some(chain), Some(key)) => (PathBuf::from(chain), PathBuf::from(key)),
+        _ => return Err(Failure::usage("server.tls_cert and server.tls_key go together")),
+    };
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(Failure::system(format!("cannot read {}", path.display())))
+    };
+    let certificate = Certificate::from_pem(&read(&chain)?, &read(&key)?)
+        .map_err(|error| Failure::usage("the certificate cannot be used").because(error))?;
+    Ok(Some(Files { certificate, chain, key }))
+}
+
+/// Says where it listens and, when nobody has a key yet, gives the first one: once, and only to whoever watches. Logs are kept, and a
+/// key in them would be too.
+async fn greet(node: &Node, scheme: &str, address: SocketAddr, out: Output) -> Result<(), Failure> {
+    let is_watched = std::io::stderr().is_terminal();
+    if is_watched {
+        out.note(format!("serving on {scheme}://{address}/api until Ctrl-C; what it can do is on {scheme}://{address}/docs"));
+    }
+    let keys = node.operator().api_keys(PageRequest::first(1)).await?;
+    if !keys.data.is_empty() {
+        return Ok(());
+    }
+    if matches!(node.store, Store::Postgres(_)) && !is_watched {
+        out.note("there is no API key yet: `pgw keys create --role admin --name first` makes one");
+        return Ok(());
+    }
+    let name = Description::parse("first key").expect("two words are a description");
+    let new = NewApiKey { role: Role::Admin, name, expires_in: None };
+    let (_, secret) = node.operator().create_api_key(new).await?;
+    out.note(format!(
+        "there was no API key yet. This one may do everything, and is shown this once:\n\n  {}\n",
+        secret.expose()
+    ));
+    if is_watched {
+        out.note(format!(
+            "try it: curl -s {scheme}://{address}/api/payments -H 'X-API-Key: {}' --json '{{\"amount\":\"12.50\",\"currency\":\"EUR\",\"customer_email\":\"bo@example.com\",\"customer_name\":\"Bo\"}}'",
+            secret.expose()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! `pgw` as its users meet it: the binary itself, on memory and on a real PostgreSQL.
+
+mod backups;
+mod browser;
+mod command;
+mod configuration;
+mod observing;
+mod operating;
+mod privacy;
+mod seed;
+mod serving;

@@ -1,0 +1,135 @@
+//! Operating: migrations, keys, doctor, status, webhooks and payments from the command line.
+
+use std::process::{Command, Stdio};
+
+use crate::command::{Pgw, client};
+
+/// Runs SQL as the owner, with psql: what no command of ours would do.
+pub(crate) fn execute(pgw: &Pgw, sql: &str) {
+    let url = pgw.variable("DATABASE_URL");
+    let done = Command::new("psql")
+        .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", sql, url])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn migrations_are_shown_run_once_and_exported() {
+    let pgw = Pgw::on_empty_postgres();
+    let early = pgw.run(&["status"]);
+    assert_eq!(early.code, 1);
+    assert!(early.err.contains("`pgw migrate`"), "{}", early.err);
+    let pending = pgw.run(&["migrate", "--dry-run", "--json"]).ok().json();
+    assert!(!pending[0]["pending"].as_array().unwrap().is_empty());
+    let applied = pgw.run(&["migrate", "--json"]).ok().json();
+    assert_eq!(applied[0]["applied"], pending[0]["pending"]);
+    assert_eq!(pgw.run(&["migrate"]).ok().out.trim(), "the schema is up to date");
+    let sql = Pgw::new().run(&["migrate", "--export"]).ok().out;
+    assert!(sql.starts_with("begin;") && sql.contains("create table pgw.payments"));
+    let grants = Pgw::new().run(&["migrate", "--export", "--grants", "own\"er", "app"]).ok().out;
+    assert!(grants.contains("to \"own\"\"er\""), "names are quoted");
+}
+
+#[test]
+fn the_doctor_looks_with_the_applications_own_eyes() {
+    let pgw = Pgw::on_postgres();
+    let looked = pgw.run(&["doctor", "--json"]);
+    let findings = looked.json();
+    let grade = |check: &str| {
+        let found = findings.iter().find(|one| one["check"] == check);
+        found.unwrap_or_else(|| panic!("{check}"))["grade"].as_str().unwrap().to_owned()
+    };
+    for check in ["database", "clock", "connections", "transactions", "schema", "pool"] {
+        assert_eq!(grade(check), "ok", "{check}: {}", looked.out);
+    }
+    // The servers of tests do without fsync, which nobody's production may.
+    assert_eq!(grade("durability"), "fail");
+    assert_eq!(looked.code, 5);
+    let wrong = pgw.clone().with("DATABASE_URL", "postgres://nobody:hunter2@127.0.0.1:1/x");
+    let wrong = wrong.run(&["doctor"]);
+    assert_eq!(wrong.code, 5);
+    assert!(!format!("{}{}", wrong.out, wrong.err).contains("hunter2"));
+}
+
+#[test]
+fn status_says_what_is_to_do() {
+    let lanes = Pgw::on_postgres().run(&["status", "--json"]).ok().json();
+    assert_eq!(lanes[0]["lane"], "operations");
+    assert_eq!(lanes[1]["ready"], 0);
+    assert_eq!(lanes[2]["object"], "unknown_payments");
+}
+
+#[test]
+fn unknown_things_are_a_code_of_their_own() {
+    let pgw = Pgw::on_postgres();
+    let unknown = pgw.run(&["payments", "show", "pay_01h455vb4pex5vsknk084sn02q"]);
+    assert_eq!(unknown.code, 4, "{}", unknown.err);
+    assert_eq!(pgw.run(&["payments", "show", "nonsense"]).code, 2);
+    assert_eq!(pgw.run(&["webhooks", "retry"]).code, 2, "nothing is replayed by mistake");
+}
+
+#[test]
+fn sealing_keys_rotate_and_lost_ones_are_told() {
+    let pgw = Pgw::on_postgres();
+    let done = pgw.run(&["crypto", "rotate", "--json"]).ok().json();
+    assert_eq!((done[0]["resealed"].as_u64(), done[0]["lost"].as_u64()), (Some(0), Some(0)));
+}
+
+#[tokio::test]
+async fn what_was_kept_long_enough_is_counted_dropped_and_gone() {
+    let pgw = Pgw::on_postgres();
+    let key = pgw.key("admin");
+    let serving = pgw.serve(&[]);
+    let order = serde_json::json!({"amount": "5.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A"});
+    for number in 0..3 {
+        let request = client().post(serving.api("/payments")).header("x-api-key", &key);
+        let request = request.header("idempotency-key", format!("order-{number}"));
+        assert_eq!(request.json(&order).send().await.unwrap().status(), 201);
+    }
+    let sealed = || loop {
+        let report = pgw.run(&["audit", "verify", "--json"]).ok().json().remove(0);
+        if report["unsealed"] == 0 {
+            break report["sealed"].as_u64().unwrap();
+        }
+    };
+    sealed();
+    // Another seal: the last one that is old stays, as the anchor.
+    pgw.key("readonly");
+    let rows = sealed();
+    // The server drops answers as well, which is not what is looked at here.
+    serving.stop();
+    let told = |args: &[&str]| {
+        let done = pgw.run(args);
+        let value = done.json().remove(0);
+        (done.code, value["answers"].as_u64().unwrap(), value["audit_rows"].as_u64().unwrap())
+    };
+    assert_eq!(told(&["purge", "--verify", "--json"]), (0, 0, 0), "nothing is old yet");
+    let schema = pgw.variable("PGW_SCHEMA");
+    execute(
+        &pgw,
+        &format!(
+            "update {schema}.idempotency_keys set created_at = created_at - interval '25 hours' where key <> 'order-0'"
+        ),
+    );
+    assert_eq!(told(&["purge", "--verify", "--json"]), (5, 2, 0));
+    assert_eq!(told(&["purge", "--dry-run", "--json"]), (0, 2, 0));
+    let later = pgw.clone().with("PGW_RETENTION_ANSWERS", "48h");
+    assert_eq!(later.run(&["purge"]).ok().out.trim(), "0 stored answers and 0 audit rows are gone");
+    assert_eq!(told(&["purge", "--json"]), (0, 2, 0));
+    assert_eq!(pgw.run(&["purge", "--verify"]).ok().out.trim(), "0 overdue rows");
+    let age = "update {schema}.audit_seals set sealed_at = sealed_at - interval '370 days'";
+    execute(&pgw, &age.replace("{schema}", schema));
+    let patient = pgw.clone().with("PGW_RETENTION_AUDIT_DAYS", "400");
+    assert_eq!(patient.run(&["purge", "--verify"]).ok().out.trim(), "0 overdue rows");
+    assert_eq!(told(&["purge", "--verify", "--json"]), (5, 0, rows));
+    assert_eq!(told(&["purge", "--json"]), (0, 0, rows));
+    assert_eq!(told(&["purge", "--verify", "--json"]), (0, 0, 0));
+    for (name, value) in [("PGW_RETENTION_AUDIT_DAYS", "364"), ("PGW_RETENTION_ANSWERS", "23h")] {
+        let wrong = pgw.clone().with(name, value).run(&["purge"]);
+        assert_eq!(wrong.code, 2, "{}", wrong.err);
+        assert!(wrong.err.contains("must be"), "{}", wrong.err);
+    }
+    assert_eq!(Pgw::new().run(&["purge"]).code, 2, "it needs a database");
+}

@@ -1,0 +1,102 @@
+//! The verbs about consents.
+
+use crate::error::Error;
+use crate::id::ConsentId;
+use crate::privacy::{Consent, ConsentHolder, NewConsent, plan};
+use crate::text::{CustomerId, Purpose};
+
+use super::{Bound, CONFLICT_TRIES, Commit};
+
+impl Bound<'_> {
+    /// Records that a customer agreed to something. A customer who holds a consent to the same wording already gives none anew: the answer
+    /// is that one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it was given in the future, or the customer has [as many](Consent::PER_CUSTOMER_MAX) as it may;
+    /// [`Error::Storage`].
+    pub async fn give_consent(
+        &self,
+        customer: &CustomerId,
+        new: NewConsent,
+    ) -> Result<Consent, Error> {
+        let now = self.gateway.parts.env.now();
+        if new.given_at.is_some_and(|at| at > now) {
+            return Err(invalid("given_at", "in_the_future", "must not be in the future"));
+        }
+        let held = self.consents(customer).await?;
+        let same = held.iter().find(|consent| {
+            let is_same = consent.purpose == new.purpose && consent.terms == new.terms;
+            is_same && consent.withdrawn_at.is_none()
+        });
+        if let Some(same) = same {
+            return Ok(same.clone());
+        }
+        if held.len() >= Consent::PER_CUSTOMER_MAX {
+            let message = "cannot be recorded: the customer has 1000 consents, as many as it may";
+            return Err(invalid("purpose", "too_many", message));
+        }
+        let digest = self.customer_digest(customer);
+        let (changes, consent) = self.plan(|stamp| plan::give(digest, new, stamp));
+        // The id is new, so a conflict means that an earlier try of this very commit was applied.
+        self.commit(changes).await?;
+        Ok(consent)
+    }
+
+    /// Every consent of a customer, oldest first, withdrawn ones too.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn consents(&self, customer: &CustomerId) -> Result<Vec<Consent>, Error> {
+        let digest = self.customer_digest(customer);
+        // What stands for somebody erased shows what is left of their consents.
+        let holder = match customer.as_str().parse() {
+            Ok(erasure) => ConsentHolder::Erased(erasure),
+            Err(_) => ConsentHolder::Customer(digest),
+        };
+        let limit = Consent::PER_CUSTOMER_MAX;
+        Ok(self.storage.consents(self.scope(), holder, limit).await?)
+    }
+
+    /// Withdraws every consent of a customer to this purpose; those that it withdrew. As easy as giving one (Art. 7(3)).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the customer holds none, [`Error::Busy`], [`Error::Storage`]; what was withdrawn until then stays so.
+    pub async fn withdraw_consent(
+        &self,
+        customer: &CustomerId,
+        purpose: &Purpose,
+    ) -> Result<Vec<Consent>, Error> {
+        let mut withdrawn: Vec<Consent> = Vec::new();
+        let mut tried: Vec<ConsentId> = Vec::new();
+        for _ in 0..CONFLICT_TRIES.saturating_mul(4) {
+            let held = self.consents(customer).await?;
+            let of = held.iter().filter(|consent| consent.purpose == *purpose);
+            let open: Vec<Consent> = of
+                .clone()
+                .filter(|consent| consent.withdrawn_at.is_none())
+                .take(BATCH)
+                .cloned()
+                .collect();
+            if open.is_empty() {
+                // A try that got no answer was applied after all.
+                withdrawn.extend(of.filter(|consent| tried.contains(&consent.id)).cloned());
+                break;
+            }
+            tried = open.iter().map(|consent| consent.id).collect();
+            let (changes, closed) = self.plan(|stamp| plan::withdraw(open, stamp));
+            if let Commit::Applied | Commit::Known { .. } = self.commit(changes).await? {
+                tried.clear();
+                withdrawn.extend(closed);
+            }
+        }
+        if withdrawn.is_empty() { Err(Error::NotFound("consent")) } else { Ok(withdrawn) }
+    }
+}
+
+fn invalid(field: &'static str, code: &'static str, message: &str) -> Error {
+    Error::Invalid { field, code, message: message.to_owned() }
+}
+
+/// How many are withdrawn in one commit: a guard and two writes each, of at most
+/// [`Changes::PARTS_MAX`](crate::changes::Changes::PARTS_MAX) parts.
+const BATCH: usize = 20;
