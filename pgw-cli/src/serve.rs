@@ -82,16 +82,16 @@ pub(crate) async fn run(
     let listener = listen(config, args.bind, port).await?;
     let address = listener.local_addr().map_err(Failure::system("the socket has no address"))?;
 
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    greet(&node, scheme, address, out).await?;
     let sampling = metrics.sample(&node);
     let worker = if args.no_worker { None } else { Some(worker::start(config, &node)?) };
     let serving = tokio::spawn(server.serve(listener, app));
-    let scheme = if certificate.is_some() { "https" } else { "http" };
     let store = match node.store {
         Store::Memory => "memory",
         Store::Postgres(_) => "postgres",
     };
     tracing::info!(%address, scheme, store, worker = worker.is_some(), version = env!("CARGO_PKG_VERSION"), "serving");
-    greet(&node, scheme, address, out).await?;
 
     while signals.next().await == Wish::Reload {
         log.inspect(|log| log.reopen());
