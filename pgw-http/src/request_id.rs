@@ -39,6 +39,6 @@ pub(crate) fn refuse(problem: Problem, base: &str, env: &Env, headers: &HeaderMa
     response
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken from a caller: fits UUIDs and trace ids, and keeps log lines short.
 const LEN_MAX: usize = 64;

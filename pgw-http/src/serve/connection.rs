@@ -55,7 +55,10 @@ impl Shared {
             let detail = "The server has as much to do as it can; try again.";
             return self.overloaded(detail, request.method(), request.headers());
         };
-        let (method, headers) = (request.method().clone(), request.headers().clone());
+        // All of the request that a refusal needs: the rest goes with the request.
+        let method = request.method().clone();
+        let given = request.headers().get(&request_id::REQUEST_ID).cloned();
+        let headers = given.map(|id| (request_id::REQUEST_ID, id)).into_iter().collect();
         let answer = self.app.clone().call(request);
         match tokio::time::timeout(self.server.request_timeout, answer).await {
             Ok(Ok(response)) => response,
