@@ -7,6 +7,7 @@ use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::error::Error;
 use crate::id::ErasureId;
 use crate::pan::contains_card_number;
 
@@ -185,6 +186,19 @@ impl CustomerId {
     #[must_use]
     pub fn of_erasure(erasure: ErasureId) -> Option<Self> {
         Self::parse(&erasure.to_string()).ok()
+    }
+
+    /// That nobody who is new is called like an erasure: they would count as erased already, and never be.
+    pub(crate) fn check_new(&self) -> Result<(), Error> {
+        if self.as_str().parse::<ErasureId>().is_err() {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            field: "customer_id",
+            code: "reserved",
+            message: "must not be the id of an erasure, which stands for somebody erased"
+                .to_owned(),
+        })
     }
 }
 

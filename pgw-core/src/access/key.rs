@@ -48,12 +48,6 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Whether `text` is this key, in time that does not depend on how much of it matches.
-    #[must_use]
-    pub fn opens(&self, text: &ApiKeyText, pepper: &Pepper) -> bool {
-        self.has_digest(&pepper.digest(text))
-    }
-
     /// Whether a key with this digest is this key, in time that does not depend on how much of it matches.
     #[must_use]
     pub(crate) fn has_digest(&self, digest: &[u8; 32]) -> bool {

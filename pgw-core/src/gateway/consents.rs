@@ -19,6 +19,7 @@ impl Bound<'_> {
         customer: &CustomerId,
         new: NewConsent,
     ) -> Result<Consent, Error> {
+        customer.check_new()?;
         let now = self.gateway.parts.env.now();
         if new.given_at.is_some_and(|at| at > now) {
             return Err(invalid("given_at", "in_the_future", "must not be in the future"));

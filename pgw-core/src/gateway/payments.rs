@@ -13,6 +13,7 @@ use crate::payment::plan::{
 };
 use crate::payment::{OperationState, PaymentState};
 use crate::processor::{News, Notification, RawNotification};
+use crate::text::CustomerId;
 use crate::worker::{AFTER_AN_ANSWER, Gate};
 
 use super::{Bound, CONFLICT_TRIES, Certainty, Commit, Gateway, Origin, Receipt};
@@ -33,6 +34,7 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::KeyReused`], [`Error::NoProcessor`], [`Error::Refused`], [`Error::Storage`].
     pub async fn create_payment(&self, new: NewPayment) -> Result<Receipt, Error> {
+        new.customer.id.as_ref().map_or(Ok(()), CustomerId::check_new)?;
         let mode = self.scope().mode;
         let gate = self.gateway.parts.processors.get(&mode).ok_or(Error::NoProcessor(mode))?;
         let Plan { changes, state, operation } =

@@ -35,6 +35,7 @@ impl Gateway {
             let changes = Changes::new(row.scope.clone()).write(Write::Audit(Box::new(row)));
             if let Err(error) = gateway.storage().commit(changes).await {
                 tracing::warn!(%error, "a refusal was not written to the audit log");
+                gateway.parts.refusals.unwritten(unrecorded.saturating_add(1));
             }
             drop(slot);
         });
@@ -75,6 +76,12 @@ struct Pace {
 }
 
 impl Refusals {
+    /// So many rows are not there: the next one that is written tells.
+    fn unwritten(&self, count: u64) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.unrecorded = pace.unrecorded.saturating_add(count);
+    }
+
     /// Whether one more is written; then how many before it were not.
     fn admit(&self, now: Timestamp) -> Option<u64> {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);

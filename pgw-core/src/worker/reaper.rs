@@ -48,18 +48,27 @@ async fn sweep(gateway: &Gateway) -> Result<(), Error> {
     }
     let kept = parts.settings.answers_kept.max(ANSWERS_KEPT_MIN);
     parts.storage.purge_answers(now.minus(kept), BATCH).await?;
-    // Last, because it goes on until there is nothing left: an erasure is done as fast as its rows can be written.
-    while parts.storage.redact_payments(parts.env.now(), REDACT_BATCH).await? >= REDACT_BATCH {}
+    // A large erasure takes several sweeps: lost work and expired payments do not wait for it.
+    for _ in 0..REDACT_BATCHES_MAX {
+        if parts.storage.redact_payments(parts.env.now(), REDACT_BATCH).await? < REDACT_BATCH {
+            break;
+        }
+    }
     Ok(())
 }
 
 /// Gives committed events their place in the feed, when a hint says so and every `period`.
 pub(super) async fn stamp(gateway: Gateway, bell: Arc<Notify>, period: Duration) {
+    let mut is_untold = false;
     loop {
         match gateway.parts().storage.stamp_events(BATCH).await {
-            Ok(stamped) if stamped >= BATCH => continue,
-            Ok(0) => {}
+            Ok(stamped) if stamped >= BATCH => {
+                is_untold = true;
+                continue;
+            }
+            Ok(0) if !is_untold => {}
             Ok(_) => {
+                is_untold = false;
                 if let Err(error) = gateway.parts().notifier.publish(&[Hint::Stamped]).await {
                     tracing::warn!(%error, "hints were not sent; polling will find the events");
                 }
@@ -93,5 +102,7 @@ pub(super) async fn hear_sandbox(gateway: Gateway, period: Duration) {
 const BATCH: usize = 500;
 /// Payments that are rewritten in one commit: each with all of its events, so that a batch stays within a megabyte or two.
 const REDACT_BATCH: usize = 20;
+/// Such commits in a sweep: a second or two of a busy database.
+const REDACT_BATCHES_MAX: usize = 50;
 /// Answers are kept at least a day, whatever the setting says: clients are told so.
 const ANSWERS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);

@@ -347,3 +347,23 @@ async fn it_ends_however_often_storage_and_workers_fail() {
     assert_eq!(stays.missing_in(&read), [""; 0]);
     assert_eq!(sums(&world).await, money);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_new_is_called_like_an_erasure() {
+    let (world, gone, _) = lived_in().await;
+    let verbs = world.verbs();
+    let erased = verbs.erase_customer(&gone.id()).await.unwrap();
+    let pseudonym = CustomerId::of_erasure(erased.erasure.id).unwrap();
+    let consent = NewConsent {
+        purpose: Purpose::parse("ads").unwrap(),
+        terms: TermsVersion::parse("1").unwrap(),
+        source: None,
+        given_at: None,
+    };
+    let given = verbs.give_consent(&pseudonym, consent).await;
+    assert!(matches!(given, Err(Error::Invalid { field: "customer_id", code: "reserved", .. })));
+    let mut payment = crate::world::new("tok_visa");
+    payment.customer.id = Some(pseudonym);
+    let paid = verbs.create_payment(payment).await;
+    assert!(matches!(paid, Err(Error::Invalid { field: "customer_id", code: "reserved", .. })));
+}
