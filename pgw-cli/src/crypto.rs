@@ -17,8 +17,8 @@ pub(crate) enum CryptoCommand {
     Generate,
     /// Seal every webhook secret with the active key, while webhooks go on. Afterwards the old key may leave the ring.
     ///
-    /// To rotate: put a new key in front of PGW_ENCRYPTION_KEYS and keep the old one behind it, restart every process, run
-    /// this, then replace the old key by `<id>:destroyed`.
+    /// To rotate: add a new key behind the active one on every node, and restart each; then put it first on every node, and restart each;
+    /// run this; then replace the old key by `<id>:destroyed`.
     Rotate,
 }
 

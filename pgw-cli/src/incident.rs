@@ -147,6 +147,7 @@ struct Report {
     payments: BTreeMap<PaymentId, Mode>,
     others: BTreeSet<String>,
     customers: BTreeSet<String>,
+    exported: BTreeSet<String>,
     anonymous: u64,
     is_cut: bool,
 }
@@ -173,7 +174,7 @@ impl Report {
             bar.set_position(report.rows);
             after = found.next_cursor.filter(|_| found.has_more);
             if after.is_none() || report.payments.len() >= OBJECTS_MAX {
-                report.is_cut = after.is_some();
+                report.is_cut |= after.is_some();
                 break;
             }
         }
@@ -199,10 +200,13 @@ impl Report {
             AuditObject::Key(id) if row.action == AuditAction::KeyCreate => {
                 self.keys_made.insert(id.to_string());
             }
+            AuditObject::Customer(digest) => {
+                self.exported.insert(digest.to_string());
+            }
             object if self.others.len() < OBJECTS_MAX => {
                 self.others.insert(object.to_string());
             }
-            _ => {}
+            _ => self.is_cut = true,
         }
     }
 
@@ -237,6 +241,7 @@ impl Report {
             "audit_rows": self.rows,
             "refused": self.refused,
             "complete": !self.is_cut,
+            "reads": "not in the audit log: whoever held a key may have read all that its role may; see the access log",
             "actors": self.actors,
             "origins": self.origins,
             "actions": self.actions,
@@ -244,6 +249,7 @@ impl Report {
             "payments_touched": self.payments.keys().map(ToString::to_string).collect::<Vec<_>>(),
             "other_objects_touched": self.others,
             "customers_affected": self.customers,
+            "customers_exported": self.exported.len(),
             "payments_without_customer": self.anonymous,
             "gdpr_article_33": {
                 "aware_at": aware.to_string(),
@@ -251,7 +257,7 @@ impl Report {
                 "hours_left": i64::try_from(deadline.since(now).as_secs() / 3_600).unwrap_or(0),
                 "nature_of_the_breach": "(describe: what was accessed, changed or lost, and how)",
                 "categories_of_data": ["identification (name, e-mail, customer id)", "payments (amount, currency, time, status)"],
-                "approximate_number_of_people": self.customers.len(),
+                "approximate_number_of_people": self.customers.len().max(self.exported.len()),
                 "approximate_number_of_records": self.payments.len(),
                 "contact_point": "(name and contact details of the data protection officer)",
                 "likely_consequences": "(describe)",

@@ -29,7 +29,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, default_value_t = PageRequest::LIMIT_MAX)]
         limit: usize,
     },
-    /// Revoke one key. It opens nothing from then on, in every process within a second.
+    /// Revoke one key. It opens nothing from then on, in every process within a second, or 30 where hints do not flow.
     Revoke {
         /// The key: key_…
         id: KeyId,

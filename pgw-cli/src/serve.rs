@@ -101,12 +101,16 @@ pub(crate) async fn run(
     }
     tracing::info!("stopping: no new connections, finishing what is under way");
     drain.begin();
-    serving.await.map_err(|error| Failure::new(Exit::Failed, "the server broke").because(error))?;
+    // Together, or a stop would take twice as long as it may. A request that waits for an outcome answers how things stand then.
+    let working = async {
+        if let Some(worker) = worker {
+            worker::drain(worker).await;
+        }
+    };
+    let (served, ()) = tokio::join!(serving, working);
     sampling.abort();
-    if let Some(worker) = worker {
-        worker::drain(worker).await;
-    }
-    Ok(())
+    let broke = |error| Failure::new(Exit::Failed, "the server broke").because(error);
+    served.map(drop).map_err(broke)
 }
 
 /// A socket at the configured address, or another, and this port.

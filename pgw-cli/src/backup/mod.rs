@@ -40,7 +40,8 @@ pub(crate) async fn run(config: &Config, args: &BackupArgs, out: Output) -> Resu
         .map_err(Failure::system(format!("cannot make {}", args.to.display())))?;
     let name = name(&Env::system().now().to_string(), args.through.is_some());
     let path = args.to.join(&name);
-    let part = args.to.join(format!(".{name}.part"));
+    // Two at once must not write into one file.
+    let part = args.to.join(format!(".{name}.{:016x}.part", Env::system().u64()));
     let progress = out.progress("dumping", None);
     let dumped = tools::dump(config, args.through.as_deref(), &part).await;
     progress.finish_and_clear();

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::database;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::stop::Signals;
 
 /// Which backup.
 #[derive(Debug, Args)]
@@ -35,10 +36,15 @@ pub(crate) struct VerifyArgs {
 pub(crate) async fn run(config: &Config, args: &VerifyArgs, out: Output) -> Result<(), Failure> {
     let options = database::required(config)?;
     let name = format!("pgw_verify_{:016x}", Env::system().u64());
+    let mut signals = Signals::catch()?;
     tools::create_database(config, &options, &name).await?;
     let scratch = options.clone().database(&name);
     let progress = out.progress("restoring and checking", None);
-    let checked = check(config, args, scratch, out).await;
+    // The scratch database holds everybody's payments: it goes, also when this is interrupted.
+    let checked = tokio::select! {
+        checked = check(config, args, scratch, out) => checked,
+        _ = signals.next() => Err(Failure::new(Exit::Failed, "it was interrupted")),
+    };
     progress.finish_and_clear();
     // Whatever was found, the scratch database goes.
     let dropped = tools::drop_database(config, &options, &name).await;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use pgw_core::secret::Secret;
+use url::Url;
 
 pub(crate) use layers::{Sources, load};
 pub(crate) use setting::{Setting, Sight};
@@ -218,13 +219,14 @@ impl Config {
     }
 }
 
-/// A secret's shape: of a URL everything but user and password, of anything else how long it is.
+/// A secret's shape: of a database's URL where it leads, of anything else how long it is.
 fn mask(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => {
-            // What follows the last `@` is the host: a password may hold one itself.
-            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-            format!("{scheme}://…@{}", host.split('?').next().unwrap_or_default())
+    let url = Url::parse(text).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+    match url.as_ref().and_then(|url| Some((url, url.host_str()?))) {
+        Some((url, host)) => {
+            let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+            format!("{}://…@{host}{port}{}", url.scheme(), url.path())
         }
         None => format!("({} characters)", text.chars().count()),
     }
@@ -236,8 +238,9 @@ mod tests {
 
     #[test]
     fn masks_show_no_secret() {
-        let url = "postgres://pg_user:p@ss/word@db.internal:5432/shop?password=hidden";
+        let url = "postgres://pg_user:p%40ss@db.internal:5432/shop?password=hid@den";
         assert_eq!(mask(url), "postgres://…@db.internal:5432/shop");
+        assert_eq!(mask("a://hunter2"), "(11 characters)");
         assert_eq!(mask("postgres://db.internal/shop"), "postgres://…@db.internal/shop");
         assert_eq!(mask("hunter2"), "(7 characters)");
     }

@@ -55,7 +55,6 @@ settings! {
     Plain DRAIN: "server.drain" ["PGW_DRAIN"], Some("35s"), "How long a stop waits for what is under way.";
     Plain TLS_CERT: "server.tls_cert" ["PGW_TLS_CERT"], None, "A PEM file with the certificate chain; with tls_key, the server speaks TLS. SIGHUP reads it anew.";
     Plain TLS_KEY: "server.tls_key" ["PGW_TLS_KEY"], None, "A PEM file with the certificate's key.";
-    Plain OPS_DETAIL: "server.health_detail" ["PGW_HEALTH_DETAIL"], Some("true"), "Whether /health names the parts to everybody.";
 
     Secret DATABASE_URL: "database.url" ["DATABASE_URL"], None, "postgres://user:password@host/name?sslmode=verify-full; without it and database.host, everything is in memory.";
     Plain DATABASE_HOST: "database.host" ["DB_HOST"], None, "The host of PostgreSQL, or the directory of its socket.";
