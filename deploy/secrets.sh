@@ -35,9 +35,14 @@ make redis_password openssl rand -hex 32
 make api_key_pepper openssl rand -base64 32
 make encryption_keys ring
 
-if [ ! -e secrets/fullchain.pem ] || [ ! -e secrets/privkey.pem ]; then
+if [ ! -e secrets/fullchain.pem ] && [ ! -e secrets/privkey.pem ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-        -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout secrets/privkey.pem -out secrets/fullchain.pem 2>/dev/null
-    chmod 444 secrets/privkey.pem secrets/fullchain.pem
+        -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout secrets/privkey.pem.part -out secrets/fullchain.pem.part 2>/dev/null
+    chmod 444 secrets/privkey.pem.part secrets/fullchain.pem.part
+    mv secrets/privkey.pem.part secrets/privkey.pem
+    mv secrets/fullchain.pem.part secrets/fullchain.pem
     echo 'made secrets/fullchain.pem and privkey.pem: signed by themselves, for localhost, for 30 days. Replace them by your own'
+elif [ ! -e secrets/fullchain.pem ] || [ ! -e secrets/privkey.pem ]; then
+    echo 'only one of secrets/fullchain.pem and privkey.pem is there: put the other beside it, or move it away' >&2
+    exit 1
 fi

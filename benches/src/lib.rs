@@ -1,5 +1,6 @@
 //! What the benchmarks and the simulation share. Nothing of it is published.
 
+pub mod bank;
 pub mod baseline;
 pub mod command;
 pub mod load;
@@ -7,8 +8,10 @@ pub mod message;
 pub mod node;
 pub mod pgbench;
 pub mod plot;
+pub mod scale;
 pub mod simulated;
 pub mod sink;
 pub mod stage;
 pub mod time;
 pub mod worker;
+pub mod workers;

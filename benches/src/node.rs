@@ -1,7 +1,7 @@
 //! A node: gateway, worker and HTTP interface in a process of its own, so that what they take is told from what the load and the sink take.
 //!
-//! The process is the benchmark's own program, started with `node` and the database's URL. It tells its address and a key for each merchant on
-//! its standard output, a line each, delivers once a line comes in, and ends with its standard input.
+//! The process is the benchmark's own program, started with `node` and what it is connected to. It tells its address and a key for each merchant
+//! on its standard output, a line each, delivers once a line comes in, and ends with its standard input.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,13 +16,15 @@ use pgw_core::access::{Caller, Role};
 use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Gateway, NewApiKey};
-use pgw_core::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement};
+use pgw_core::notifier::Notifier;
+use pgw_core::queue::{Claim, Depth, FallbackQueue, Job, Lane, Queue, QueueError, Settlement};
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::text::Description;
 use pgw_core::webhook::egress::{EgressPolicy, HttpScheme};
 use pgw_core::worker::{Worker, WorkerSettings};
 use pgw_http::transport::HttpTransport;
-use pgw_storage_postgres::{PgQueue, PgStorage};
+use pgw_redis::Redis;
+use pgw_storage_postgres::{Link, PgStorage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -39,15 +41,36 @@ pub struct Node {
 
 /// The argument that makes a benchmark's program a node.
 pub const NODE: &str = "node";
+const POOLER: &str = "pooler";
+
+/// What a node is connected to.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The database's URL.
+    pub database: String,
+    /// What that leads to.
+    pub link: Link,
+    /// Redis's URL; without, jobs and hints are PostgreSQL's.
+    pub redis: Option<String>,
+}
+
+impl Place {
+    /// This database, and nothing beside it.
+    pub fn database(url: impl Into<String>) -> Self {
+        Self { database: url.into(), link: Link::Direct, redis: None }
+    }
+}
 
 impl Node {
-    /// Starts one on this database, with so many merchants. It delivers nothing until it is told to.
+    /// Starts one there, with so many merchants. It delivers nothing until it is told to.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(url: &str, merchants: usize) -> Result<Self, Box<dyn Error>> {
+    pub fn start(place: &Place, merchants: usize) -> Result<Self, Box<dyn Error>> {
+        let link = if place.link == Link::Pooler { POOLER } else { "direct" };
+        let redis = place.redis.as_deref().unwrap_or_default();
         let mut child = Command::new(std::env::current_exe()?)
-            .args([NODE, url, &merchants.to_string()])
+            .args([NODE, &place.database, link, redis, &merchants.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -91,7 +114,11 @@ impl Drop for Node {
 /// # Errors
 /// When it cannot start.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
-    let url = arguments.next().ok_or("a node needs a database")?;
+    let database = arguments.next().ok_or("a node needs a database")?;
+    let is_pooler = arguments.next().ok_or("a node needs to know where that leads")? == POOLER;
+    let redis = arguments.next().ok_or("a node needs to know of a Redis")?;
+    let link = if is_pooler { Link::Pooler } else { Link::Direct };
+    let place = Place { database, link, redis: Some(redis).filter(|url| !url.is_empty()) };
     let merchants: usize = arguments.next().ok_or("a node needs merchants")?.parse()?;
     let (open, opened) = watch::channel(false);
     std::thread::spawn(move || {
@@ -104,21 +131,30 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Er
     });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&url, merchants, opened))
+    runtime.block_on(serve(&place, merchants, opened))
 }
 
 async fn serve(
-    url: &str,
+    place: &Place,
     merchants: usize,
     opened: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn Error>> {
-    let pg = PgStorage::builder().connect(url).await?;
+    let pg = PgStorage::builder().with_link(place.link).connect(&place.database).await?;
+    let rows: Arc<dyn Queue> = Arc::new(pg.queue());
+    let (queue, notifier): (_, Arc<dyn Notifier>) = match &place.redis {
+        Some(url) => {
+            let redis = Redis::node(url).build()?;
+            let queue: Arc<dyn Queue> = Arc::new(FallbackQueue::new(Arc::new(redis.queue()), rows));
+            (queue, Arc::new(redis.notifier()))
+        }
+        None => (rows, Arc::new(pg.notifier())),
+    };
     let env = Env::system();
     let policy =
         EgressPolicy::default().with_http(HttpScheme::Allowed).with_allowed("127.0.0.0/8".parse()?);
     let gateway = Gateway::builder()
-        .with_queue(Arc::new(Held { queue: pg.queue(), opened }))
-        .with_notifier(Arc::new(pg.notifier()))
+        .with_queue(Arc::new(Held { queue, opened }))
+        .with_notifier(notifier)
         .with_storage(Arc::new(pg))
         .with_transport(
             Arc::new(HttpTransport::new(env.clone(), policy)?),
@@ -149,7 +185,7 @@ async fn serve(
 /// A queue that gives out no deliveries until it is told to, so that they can be made to wait.
 #[derive(Debug)]
 struct Held {
-    queue: PgQueue,
+    queue: Arc<dyn Queue>,
     opened: watch::Receiver<bool>,
 }
 
@@ -157,6 +193,10 @@ struct Held {
 impl Queue for Held {
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
         self.queue.push(jobs).await
+    }
+
+    async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        self.queue.restore(jobs).await
     }
 
     async fn claim(

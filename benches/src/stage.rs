@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, query_scalar, raw_sql};
 use pgw_storage_postgres::{Migrator, Schema};
-use servers::Postgres;
+use servers::{Postgres, Redis};
 
 use crate::load::{Load, Until};
-use crate::node::Node;
+use crate::node::{Node, Place};
 use crate::sink::{Manner, Sink};
 use crate::time::quantile;
 
@@ -22,7 +22,8 @@ pub struct Stage {
     /// Its receivers.
     pub sink: Sink,
     owner: PgConnection,
-    _postgres: Postgres,
+    postgres: Postgres,
+    _redis: Option<Redis>,
 }
 
 impl Stage {
@@ -31,17 +32,50 @@ impl Stage {
     /// # Errors
     /// When one of them does not start.
     pub async fn set(merchants: usize) -> Result<Self, Box<dyn Error>> {
+        Self::with(merchants, None).await
+    }
+
+    /// The same with a Redis for jobs and hints.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn with_redis(merchants: usize) -> Result<Self, Box<dyn Error>> {
+        Self::with(merchants, Some(Redis::builder().start()?)).await
+    }
+
+    async fn with(merchants: usize, redis: Option<Redis>) -> Result<Self, Box<dyn Error>> {
         let postgres = Postgres::builder()
             .durable()
             .with_setting("shared_buffers", "1GB")
             .with_setting("max_wal_size", "8GB")
             .with_setting("checkpoint_timeout", "30min")
+            .with_setting("shared_preload_libraries", "pg_stat_statements")
             .start()?;
         let mut owner = PgConnection::connect(&postgres.url()).await?;
         Migrator::new(Schema::default()).run(&mut owner).await?;
-        let node = Node::start(&postgres.url(), merchants)?;
+        raw_sql("create extension pg_stat_statements").execute(&mut owner).await?;
+        let place =
+            Place { redis: redis.as_ref().map(Redis::url), ..Place::database(postgres.url()) };
+        let node = Node::start(&place, merchants)?;
         let load = Load::new(node.address);
-        Ok(Self { node, load, sink: Sink::default(), owner, _postgres: postgres })
+        Ok(Self { node, load, sink: Sink::default(), owner, postgres, _redis: redis })
+    }
+
+    /// The server.
+    #[must_use]
+    pub const fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// What statements have written since this was last asked, by `pg_stat_statements`: records of the write-ahead log.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn records_written(&mut self) -> Result<u64, Box<dyn Error>> {
+        let written = "select coalesce(sum(wal_records), 0)::bigint from pg_stat_statements";
+        let count = self.count(written).await?;
+        raw_sql("select pg_stat_statements_reset()").execute(&mut self.owner).await?;
+        Ok(count)
     }
 
     /// Opens an endpoint of this merchant that hears when payments succeed.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use pgw_core::scope::{MerchantId, Mode};
 
 use crate::{
-    audit, backup, crypto, incident, keys, migrate, payments, privacy, purge, serve, webhooks,
-    worker,
+    audit, backup, cache, crypto, incident, keys, migrate, payments, privacy, purge, serve,
+    webhooks, worker,
 };
 
 /// Runs and operates a payment gateway.
@@ -82,6 +82,9 @@ pub(crate) enum Command {
     VerifyBackup(backup::VerifyArgs),
     /// Drop what was kept as long as it is to be: stored answers, and the audit log's oldest rows. As the schema's owner.
     Purge(purge::PurgeArgs),
+    /// What processes and Redis keep beside the database.
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Look at everything the gateway depends on and say what is wrong.
     Doctor,
     /// How much there is to do, and how old it is.
@@ -110,6 +113,7 @@ Runs and operates a payment gateway.
   pgw serve                      in memory, with nothing installed: prints a key and where it listens
   DATABASE_URL=… pgw migrate     makes the tables
   DATABASE_URL=… pgw serve       on PostgreSQL
+  REDIS_URL=… DATABASE_URL=… …   with a Redis beside it, for speed and for limits over several processes
 
 Settings come from the command line (--set), then the environment, then a file (--config), then defaults.
 Every variable can be given as NAME_FILE, the path of a file that holds its value.";

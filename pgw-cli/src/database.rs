@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use pgw_core::secret::Secret;
 use pgw_storage_postgres::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use pgw_storage_postgres::sqlx::{ConnectOptions as _, PgConnection};
-use pgw_storage_postgres::{Link, PgStorage, PgStorageBuilder, Schema};
+use pgw_storage_postgres::{Engine, Link, PgStorage, PgStorageBuilder, Schema};
 use url::Url;
 
 use crate::config::{Config, setting};
@@ -78,6 +78,14 @@ pub(crate) fn builder(config: &Config) -> Result<PgStorageBuilder, Failure> {
     if config.flag(&setting::DATABASE_POOLER)? {
         builder = builder.with_link(Link::Pooler);
     }
+    match config.text(&setting::DATABASE_ENGINE) {
+        Some("distributed") => builder = builder.with_engine(Engine::Distributed),
+        Some("single") | None => {}
+        Some(_) => {
+            let must = "must be single or distributed";
+            return Err(config.wrong(&setting::DATABASE_ENGINE, must).into());
+        }
+    }
     if let Some(url) = config.secret(&setting::DATABASE_LISTEN_URL) {
         builder =
             builder.with_listener(parse(config, &setting::DATABASE_LISTEN_URL, url.expose())?);
@@ -108,18 +116,43 @@ pub(crate) async fn connection(config: &Config) -> Result<PgConnection, Failure>
 /// The password, for PostgreSQL's own programs.
 pub(crate) fn password(config: &Config) -> Option<Secret> {
     let Some(url) = url(config) else { return config.secret(&setting::DATABASE_PASSWORD) };
+    password_of(&url)
+}
+
+/// As our driver reads it: what the query says comes after what stands before the host, and counts.
+fn password_of(url: &Url) -> Option<Secret> {
+    if let Some(password) = parameter(url, &["password"]) {
+        return Some(Secret::new(password));
+    }
     let decoded = percent_encoding::percent_decode_str(url.password()?).decode_utf8().ok()?;
     Some(Secret::new(decoded))
 }
 
-/// The file of the authority that signed the server's certificate.
-pub(crate) fn root_certificate(config: &Config) -> Option<String> {
+/// Files of certificates and keys, each under the variable that PostgreSQL's own programs read: of the authority that signed the server's, and
+/// of the client.
+pub(crate) fn certificates(config: &Config) -> Vec<(&'static str, String)> {
     let Some(url) = url(config) else {
-        return config.text(&setting::DATABASE_SSLROOTCERT).map(str::to_owned);
+        let root = config.text(&setting::DATABASE_SSLROOTCERT);
+        return root.map(|path| ("PGSSLROOTCERT", path.to_owned())).into_iter().collect();
     };
-    let mut parameters = url.query_pairs();
-    let found = parameters.find(|(name, _)| matches!(&**name, "sslrootcert" | "ssl-root-cert"));
-    found.map(|(_, value)| value.into_owned())
+    certificates_of(&url)
+}
+
+/// By all the names that our driver reads.
+fn certificates_of(url: &Url) -> Vec<(&'static str, String)> {
+    let names: [(&str, &[&str]); 3] = [
+        ("PGSSLROOTCERT", &["sslrootcert", "ssl-root-cert", "ssl-ca"]),
+        ("PGSSLCERT", &["sslcert", "ssl-cert"]),
+        ("PGSSLKEY", &["sslkey", "ssl-key"]),
+    ];
+    let found = names.map(|(variable, names)| Some((variable, parameter(url, names)?)));
+    found.into_iter().flatten().collect()
+}
+
+/// The value of a parameter by any of its names: the last one, as in our driver.
+fn parameter(url: &Url, names: &[&str]) -> Option<String> {
+    let named = url.query_pairs().filter(|(name, _)| names.contains(&&**name));
+    named.last().map(|(_, value)| value.into_owned())
 }
 
 fn url(config: &Config) -> Option<Url> {
@@ -136,4 +169,27 @@ pub(crate) fn warning(options: &PgConnectOptions) -> Option<String> {
     (!local && !checked).then(|| {
         "the connection to the database does not check who answers: whoever is in between can read and change payments. Set sslmode=verify-full".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgresqls_programs_are_told_what_our_driver_reads() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let password = |text: &str| password_of(&url(text)).map(|it| it.expose().to_owned());
+        assert_eq!(password("postgres://u:a%2Fb@h/d").as_deref(), Some("a/b"));
+        assert_eq!(password("postgres://u:a@h/d?password=b%26").as_deref(), Some("b&"));
+        assert_eq!(password("postgres://u@h/d?password=b&password=c").as_deref(), Some("c"));
+        assert_eq!(password("postgres://u@h/d"), None);
+        let files = certificates_of(&url("postgres://h/d?ssl-ca=/a&sslcert=/b%20c&ssl-key=/d"));
+        let expected = [("PGSSLROOTCERT", "/a"), ("PGSSLCERT", "/b c"), ("PGSSLKEY", "/d")];
+        assert_eq!(files, expected.map(|(name, path)| (name, path.to_owned())));
+        for name in ["sslrootcert", "ssl-root-cert"] {
+            let files = certificates_of(&url(&format!("postgres://h/d?{name}=/r")));
+            assert_eq!(files, [("PGSSLROOTCERT", "/r".to_owned())]);
+        }
+        assert_eq!(certificates_of(&url("postgres://h/d?sslmode=require")), []);
+    }
 }

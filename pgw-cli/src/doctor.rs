@@ -1,5 +1,7 @@
 //! `pgw doctor`: looks at everything the gateway depends on, with the application's own credentials.
 
+mod redis;
+
 use std::time::Duration;
 
 use pgw_core::env::Env;
@@ -88,11 +90,7 @@ pub(crate) async fn run(config: &Config, global: &Global, out: Output) -> Result
             }
         }
     }
-    findings.push(Finding {
-        what: "redis",
-        grade: Grade::Ok,
-        detail: "disabled: queue, hints and limits do without it".to_owned(),
-    });
+    findings.extend(redis::look(config).await?);
     let rows = findings.iter().map(|one| {
         json!({ "object": "finding", "check": one.what, "grade": one.grade.as_str(), "detail": one.detail })
             .to_string()

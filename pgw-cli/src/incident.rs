@@ -85,6 +85,12 @@ pub(crate) async fn run(
     out: Output,
 ) -> Result<(), Failure> {
     let node = Node::open_durable(config, global).await?;
+    act(&node, command, out).await?;
+    node.told().await;
+    Ok(())
+}
+
+async fn act(node: &Node, command: &IncidentCommand, out: Output) -> Result<(), Failure> {
     match command {
         IncidentCommand::Freeze { reason } => {
             let freeze = node.operator().freeze(&parse_reason(reason)?).await?;
@@ -123,8 +129,8 @@ pub(crate) async fn run(
             Ok(())
         }
         IncidentCommand::Report(args) => {
-            let report = Report::of(&node, args, out).await?;
-            let value = report.value(&node, args);
+            let report = Report::of(node, args, out).await?;
+            let value = report.value(node, args);
             out.result(&value, || text(&value));
             Ok(())
         }

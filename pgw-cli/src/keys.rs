@@ -91,9 +91,15 @@ pub(crate) async fn run(
         }
         KeysCommand::Revoke { id } => {
             let key = node.operator().revoke_api_key(*id).await?;
+            node.told().await;
             out.objects([representation::api_key(&key)], &KEY)
         }
-        KeysCommand::RevokeSince(args) => revoke_since(&node, args, out).await,
+        KeysCommand::RevokeSince(args) => {
+            let revoked = revoke_since(&node, args, out).await;
+            // A part may be revoked, whatever came after it.
+            node.told().await;
+            revoked
+        }
     }
 }
 

@@ -100,11 +100,13 @@ fn lines(config: &Config, program: Program) -> Result<(Option<LogFile>, Listener
     let path = config.text(&setting::LOG_FILE).filter(|_| program == Program::Server);
     let file = path.map(|path| LogFile::open(Path::new(path))).transpose()?;
     let writer = Sink { program, file: file.clone() };
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = if is_json {
-        lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
+        // Not tracing-subscriber's own JSON, which reads and writes a span's fields anew for every line.
+        let lines = json_subscriber::fmt::layer().with_writer(writer);
+        lines.flatten_event(true).with_span_list(false).with_filter(filter).boxed()
     } else {
-        lines.with_ansi(false).with_target(program == Program::Server).with_filter(filter).boxed()
+        let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+        lines.with_target(program == Program::Server).with_filter(filter).boxed()
     };
     Ok((file, lines))
 }

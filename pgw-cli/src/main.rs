@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+mod cache;
 mod cli;
 mod config;
 mod crypto;
@@ -22,6 +23,7 @@ mod panics;
 mod payments;
 mod privacy;
 mod purge;
+mod redis;
 #[cfg(feature = "sentry")]
 mod sentry;
 mod serve;
@@ -95,6 +97,7 @@ async fn act(cli: &Cli, config: &Config, logs: &Logs, out: Output) -> Result<(),
         Command::Backup(args) => backup::run(config, args, out).await,
         Command::VerifyBackup(args) => backup::verify(config, args, out).await,
         Command::Purge(args) => purge::run(config, args, out).await,
+        Command::Cache(command) => cache::run(config, global, command, out).await,
         Command::Doctor => doctor::run(config, global, out).await,
         Command::Status => status::run(config, global, out).await,
         Command::Config(command) => settings::run(config, command, out),

@@ -13,10 +13,12 @@ use pgw_core::queue::Queue;
 use pgw_core::scope::Mode;
 use pgw_core::storage::PaymentFilter;
 use pgw_core::telemetry;
+use pgw_redis::Redis;
 use tokio::task::JoinHandle;
 
 use crate::failure::{Exit, Failure};
 use crate::node::{Node, Store};
+use crate::redis;
 
 /// The recorder of this process.
 #[derive(Clone)]
@@ -57,6 +59,7 @@ impl Metrics {
             queue: Arc::clone(&node.queue),
             gateway: node.gateway.clone(),
             merchant: node.scope.merchant.clone(),
+            redis: node.redis.clone(),
             pool: match &node.store {
                 Store::Memory => None,
                 Store::Postgres(storage) => Some(storage.pool().clone()),
@@ -78,6 +81,7 @@ struct Sampler {
     queue: Arc<dyn Queue>,
     gateway: pgw_core::gateway::Gateway,
     merchant: pgw_core::scope::MerchantId,
+    redis: Option<Redis>,
     pool: Option<pgw_storage_postgres::sqlx::PgPool>,
 }
 
@@ -92,6 +96,9 @@ impl Sampler {
             let used = usize::try_from(pool.size()).unwrap_or(0).saturating_sub(idle);
             metrics::gauge!(POOL, "state" => "idle").set(idle as f64);
             metrics::gauge!(POOL, "state" => "used").set(used as f64);
+        }
+        if let Some(redis) = &self.redis {
+            look_at(redis).await;
         }
         for mode in [Mode::Test, Mode::Live] {
             self.unknown(mode).await;
@@ -119,19 +126,49 @@ impl Sampler {
     }
 }
 
+/// Whether Redis is there, and how full its fullest node is.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and rounds above 2^53 bytes")]
+async fn look_at(redis: &Redis) {
+    let is_up = redis.check().await.is_ok();
+    metrics::gauge!(REDIS_UP).set(if is_up { 1.0 } else { 0.0 });
+    if !is_up {
+        return;
+    }
+    match redis.info().await {
+        Ok(nodes) => {
+            if let Some(node) = redis::fullest(&nodes) {
+                metrics::gauge!(REDIS_USED).set(node.used_memory_bytes as f64);
+                metrics::gauge!(REDIS_MAX).set(node.maxmemory_bytes.unwrap_or(0) as f64);
+            }
+        }
+        // Away since, or an ACL that forbids it: everything else works.
+        Err(error) => tracing::debug!(%error, "Redis does not say how full it is"),
+    }
+}
+
 fn describe() {
     use metrics::{Unit, describe_gauge};
     describe_gauge!(POOL, "Connections to PostgreSQL, by state");
     describe_gauge!(
         UNKNOWN,
-        "Payments of the configured merchant whose outcome is unknown; counted up to 100"
+        "Payments of the configured merchant in status unknown, which is about charges and authorizations; counted up to 100, the newest"
     );
-    describe_gauge!(UNKNOWN_OLDEST, Unit::Seconds, "How old the oldest of them is");
+    describe_gauge!(UNKNOWN_OLDEST, Unit::Seconds, "How old the oldest of those counted is");
+    describe_gauge!(REDIS_UP, "1 while Redis answers this process, 0 while it does not");
+    describe_gauge!(
+        REDIS_USED,
+        Unit::Bytes,
+        "Memory that the data of the fullest node of Redis takes"
+    );
+    describe_gauge!(REDIS_MAX, Unit::Bytes, "Memory that it may take; 0: nothing bounds it");
 }
 
 const POOL: &str = "pgw_pool_connections";
 const UNKNOWN: &str = "pgw_unknown_payments";
 const UNKNOWN_OLDEST: &str = "pgw_unknown_oldest_seconds";
+const REDIS_UP: &str = "pgw_redis_up";
+const REDIS_USED: &str = "pgw_redis_used_memory_bytes";
+const REDIS_MAX: &str = "pgw_redis_maxmemory_bytes";
 /// Shorter than Prometheus usually scrapes, longer than looking costs.
 const PERIOD: Duration = Duration::from_secs(5);
 /// From a commit on an idle machine to the deadline of a slow receiver.

@@ -8,19 +8,21 @@ use pgw_core::builder::Settings;
 use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Bound, Gateway};
-use pgw_core::queue::Queue;
+use pgw_core::notifier::{Hint, Notifier as _};
+use pgw_core::queue::{FallbackQueue, Queue};
 use pgw_core::retry::RetryPolicy;
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::webhook::egress::{EgressPolicy, HttpScheme};
 use pgw_http::transport::HttpTransport;
+use pgw_redis::{Redis, RedisNotifier};
 use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
-use pgw_storage_postgres::PgStorage;
+use pgw_storage_postgres::{PgNotifier, PgStorage};
 
 use crate::cli::Global;
 use crate::config::{Config, setting};
 use crate::database;
 use crate::failure::{Exit, Failure};
-use crate::purge;
+use crate::{purge, redis, serve};
 
 /// A gateway, and what it stands on.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(crate) struct Node {
     pub(crate) gateway: Gateway,
     pub(crate) store: Store,
     pub(crate) queue: Arc<dyn Queue>,
+    /// Where queue, hints and limits are, when they are not where everything else is.
+    pub(crate) redis: Option<Redis>,
+    hints: Hints,
     pub(crate) scope: Scope,
 }
 
@@ -40,6 +45,15 @@ pub(crate) enum Store {
     Postgres(PgStorage),
 }
 
+/// What hints go to other processes by.
+#[derive(Debug)]
+enum Hints {
+    /// There are none.
+    Memory,
+    Postgres(PgNotifier),
+    Redis(RedisNotifier),
+}
+
 impl Node {
     /// The gateway that the configuration describes.
     ///
@@ -47,24 +61,39 @@ impl Node {
     /// [`Failure`], when a setting is wrong or the database cannot be used.
     pub(crate) async fn open(config: &Config, global: &Global) -> Result<Self, Failure> {
         let env = Env::system();
+        let redis = redis::options(config)?.map(|options| options.open()).transpose()?;
+        let builder = Gateway::builder();
         let (store, queue, builder) = match database::options(config)? {
             None => {
                 let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new());
-                let builder = Gateway::builder()
-                    .with_storage(Arc::new(MemoryStorage::new()))
-                    .with_notifier(Arc::new(MemoryNotifier::new()));
+                let builder = builder.with_storage(Arc::new(MemoryStorage::new()));
                 (Store::Memory, queue, builder)
             }
             Some(options) => {
                 let storage = database::builder(config)?.connect_with(options).await?;
-                let queue: Arc<dyn Queue> = Arc::new(storage.queue());
-                let builder = Gateway::builder()
-                    .with_notifier(Arc::new(storage.notifier()))
-                    .with_storage(Arc::new(storage.clone()));
+                let rows: Arc<dyn Queue> = Arc::new(storage.queue());
+                let queue = match &redis {
+                    Some(redis) => Arc::new(FallbackQueue::new(Arc::new(redis.queue()), rows)),
+                    None => rows,
+                };
+                let builder = builder.with_storage(Arc::new(storage.clone()));
                 (Store::Postgres(storage), queue, builder)
             }
         };
         let builder = builder.with_queue(Arc::clone(&queue));
+        let (hints, builder) = match (&redis, &store) {
+            (Some(redis), _) => {
+                let notifier = redis.notifier();
+                (Hints::Redis(notifier.clone()), builder.with_notifier(Arc::new(notifier)))
+            }
+            (None, Store::Postgres(storage)) => {
+                let notifier = storage.notifier();
+                (Hints::Postgres(notifier.clone()), builder.with_notifier(Arc::new(notifier)))
+            }
+            (None, Store::Memory) => {
+                (Hints::Memory, builder.with_notifier(Arc::new(MemoryNotifier::new())))
+            }
+        };
         let (pepper, keys) = secrets(config, &env, matches!(store, Store::Postgres(_)))?;
         let transport = HttpTransport::new(env.clone(), egress(config)?).map_err(|error| {
             Failure::new(Exit::Failed, "webhooks cannot be sent").because(error)
@@ -77,7 +106,7 @@ impl Node {
             .build()
             .map_err(|error| Failure::usage(error.to_string()))?;
         let scope = Scope::new(merchant(config, global)?, global.mode());
-        Ok(Self { gateway, store, queue, scope })
+        Ok(Self { gateway, store, queue, redis, hints, scope })
     }
 
     /// As [`open`](Self::open), for commands that make no sense in memory: nobody would see what they did.
@@ -99,6 +128,33 @@ impl Node {
         })
     }
 
+    /// Gives a hint to every process of this installation.
+    pub(crate) async fn tell(&self, hint: Hint) {
+        let published = match &self.hints {
+            Hints::Memory => return,
+            Hints::Postgres(notifier) => notifier.publish(&[hint]).await,
+            Hints::Redis(notifier) => notifier.publish(&[hint]).await,
+        };
+        if let Err(error) = published {
+            tracing::warn!(%error, "other processes are not told");
+        }
+        self.told().await;
+    }
+
+    /// Waits until all hints have gone out, such as those of a revocation: a command ends before what it left to a task is done.
+    pub(crate) async fn told(&self) {
+        let sent = async {
+            match &self.hints {
+                Hints::Memory => {}
+                Hints::Postgres(notifier) => notifier.sent().await,
+                Hints::Redis(notifier) => notifier.sent().await,
+            }
+        };
+        if tokio::time::timeout(HINTS_TIMEOUT, sent).await.is_err() {
+            tracing::warn!("other processes are not told, and find out by themselves within 30 s");
+        }
+    }
+
     /// The database; a failure where there is none.
     ///
     /// # Errors
@@ -118,9 +174,11 @@ impl Node {
 pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     let is_durable = database::options(config)?.is_some();
     let _ = database::builder(config)?;
+    let _ = redis::options(config)?;
     secrets(config, &Env::system(), is_durable)?;
     egress(config)?;
     settings(config)?;
+    serve::fail_open(config)?;
     Ok(())
 }
 
@@ -203,5 +261,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
 
 /// Longest user name that is taken into the audit log, beside `cli:` in 64 bytes.
 const USER_LEN_MAX: usize = 60;
+/// How long a command waits for its hints to go out: longer than a server that is there takes, shorter than a person waits.
+const HINTS_TIMEOUT: Duration = Duration::from_secs(3);
 /// As many retries as 2^n seconds can be waited for within a month.
 const RETRIES_MAX: u32 = 20;

@@ -51,7 +51,7 @@ mod tests {
     fn a_panic_is_a_line_without_what_was_put_together() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let lines = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        let lines = json_subscriber::fmt().with_writer(move || writer.clone()).finish();
         let before = std::panic::take_hook();
         log();
         with_default(lines, || {

@@ -115,7 +115,7 @@ async fn show(node: &Node, id: PaymentId, out: Output) -> Result<(), Failure> {
     out.say("\noperations");
     out.objects(
         state.operations.iter().map(representation::operation),
-        &["id", "kind", "status", "amount_minor", "attempts", "updated_at"],
+        &["id", "type", "status", "amount_minor", "attempts", "processor_reference", "updated_at"],
     )?;
     out.say("\nevents");
     out.objects(events.iter().map(representation::event), &["sequence", "type", "timestamp", "id"])

@@ -1,11 +1,12 @@
 //! `pgw privacy`: personal data, erased, handed out, and erased again after a restore.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use pgw_core::gateway::ExportFormat;
+use pgw_core::env::Env;
+use pgw_core::gateway::{Export, ExportFormat};
 use pgw_core::id::ErasureId;
 use pgw_core::page::PageRequest;
 use pgw_core::privacy::{Erasure, ErasureState};
@@ -145,20 +146,40 @@ async fn export(
         Format::Json => ExportFormat::Json,
         Format::Csv => ExportFormat::Csv,
     };
-    let caller = node.operator().caller().clone();
-    let mut export = node.gateway.export_customer(caller, customer, format).await?;
-    let mut file: Box<dyn std::io::Write + Send> = match output {
-        Some(path) => Box::new(private(path)?),
-        None => Box::new(std::io::stdout()),
-    };
-    while let Some(chunk) = export.next().await? {
-        file.write_all(&chunk).map_err(Failure::system("the export cannot be written"))?;
+    if let Some(path) = output.filter(|path| path.exists()) {
+        return Err(Failure::usage(format!("{} is there already", path.display())));
     }
-    file.flush().map_err(Failure::system("the export cannot be written"))
+    let caller = node.operator().caller().clone();
+    let export = node.gateway.export_customer(caller, customer, format).await?;
+    let Some(path) = output else { return write(export, std::io::stdout()).await };
+    // It has its name once it is whole: half of what is held must not pass for all of it.
+    let part = beside(path);
+    let file = private(&part)?;
+    let written = write(export, &file).await.and_then(|()| {
+        let synced = file.sync_all().and_then(|()| std::fs::rename(&part, path));
+        synced.map_err(Failure::system(format!("cannot make {}", path.display())))
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+async fn write(mut export: Export, mut to: impl std::io::Write) -> Result<(), Failure> {
+    while let Some(chunk) = export.next().await? {
+        to.write_all(&chunk).map_err(Failure::system("the export cannot be written"))?;
+    }
+    to.flush().map_err(Failure::system("the export cannot be written"))
+}
+
+/// A name in the same directory that nobody else has.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{:016x}.part", Env::system().u64()))
 }
 
 /// A new file for its owner only: somebody's whole history is in it.
-fn private(path: &PathBuf) -> Result<std::fs::File, Failure> {
+fn private(path: &Path) -> Result<std::fs::File, Failure> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);

@@ -13,12 +13,12 @@ use ipnet::IpNet;
 use pgw_core::access::Role;
 use pgw_core::gateway::NewApiKey;
 use pgw_core::page::PageRequest;
-use pgw_core::rate_limit::Limit;
+use pgw_core::rate_limit::{Limit, RateLimiter};
 use pgw_core::text::Description;
 use pgw_http::client_ip::TrustedProxies;
 use pgw_http::cors::CorsPolicy;
 use pgw_http::ops::Ops;
-use pgw_http::rate_limit::{Class, RateLimits};
+use pgw_http::rate_limit::{Class, RateLimits, WhenUnavailable};
 use pgw_http::serve::{Certificate, Server};
 use pgw_http::{Config as ApiConfig, Drain};
 use pgw_storage_memory::MemoryRateLimiter;
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::node::{Node, Store};
 use crate::output::Output;
 use crate::stop::{Signals, Wish};
-use crate::{database, worker};
+use crate::{database, redis, worker};
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -69,12 +69,16 @@ pub(crate) async fn run(
     if let Some(warning) = database::options(config)?.as_ref().and_then(database::warning) {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = redis::options(config)?.as_ref().and_then(redis::Options::warning) {
+        tracing::warn!("{warning}");
+    }
     let metrics = Metrics::install()?;
     let drain = Drain::new();
     let certificate = certificate(config)?;
     let api = api(config, &node, &drain)?;
+    let certified = certificate.as_ref().map(|files| &files.certificate);
+    let server = server(config, &drain, certified)?.with_config(&api);
     let app = app(&node, api, &metrics);
-    let server = server(config, &drain, certificate.as_ref().map(|files| &files.certificate))?;
     let port = match args.port {
         Some(port) => port,
         None => config.require(&setting::PORT)?,
@@ -91,7 +95,9 @@ pub(crate) async fn run(
         Store::Memory => "memory",
         Store::Postgres(_) => "postgres",
     };
-    tracing::info!(%address, scheme, store, worker = worker.is_some(), version = env!("CARGO_PKG_VERSION"), "serving");
+    // Away, it is looked for by a task of its own, and payments are taken meanwhile.
+    let redis = redis::state(node.redis.as_ref()).await;
+    tracing::info!(%address, scheme, store, redis, worker = worker.is_some(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     while signals.next().await == Wish::Reload {
         log.inspect(|log| log.reopen());
@@ -134,7 +140,7 @@ pub(crate) async fn listen(
 }
 
 fn app(node: &Node, api: ApiConfig, metrics: &Metrics) -> Router {
-    let ops = Ops::new(node.gateway.clone(), &api).router();
+    let ops = redis::watched(Ops::new(node.gateway.clone(), &api), node.redis.as_ref()).router();
     Router::new()
         .nest("/api", pgw_http::router(node.gateway.clone(), api))
         .merge(ops)
@@ -148,7 +154,7 @@ fn api(config: &Config, node: &Node, drain: &Drain) -> Result<ApiConfig, Failure
     }
     let proxies = config.list::<IpNet>(&setting::TRUSTED_PROXIES)?;
     api = api.with_trusted_proxies(TrustedProxies::new(proxies));
-    if let Some(limits) = rate_limits(config)? {
+    if let Some(limits) = rate_limits(config, node)? {
         api = api.with_rate_limits(limits);
     }
     let origins = config.list::<String>(&setting::CORS_ORIGINS)?;
@@ -161,7 +167,7 @@ fn api(config: &Config, node: &Node, drain: &Drain) -> Result<ApiConfig, Failure
     Ok(api)
 }
 
-fn rate_limits(config: &Config) -> Result<Option<RateLimits>, Failure> {
+fn rate_limits(config: &Config, node: &Node) -> Result<Option<RateLimits>, Failure> {
     let Some(quota) = NonZeroU32::new(config.require(&setting::RATE_LIMIT)?) else {
         return Ok(None);
     };
@@ -170,14 +176,39 @@ fn rate_limits(config: &Config) -> Result<Option<RateLimits>, Failure> {
         return Err(config.wrong(&setting::RATE_WINDOW, "must be at least 1").into());
     }
     let anonymous = Limit { quota, window: Duration::from_millis(window) };
-    let limits = RateLimits::new(Arc::new(MemoryRateLimiter::new()));
-    let limits = limits.with(Class::Anonymous, anonymous);
+    let limiter: Arc<dyn RateLimiter> = match &node.redis {
+        Some(redis) => Arc::new(redis.rate_limiter()),
+        None => Arc::new(MemoryRateLimiter::new()),
+    };
+    let mut limits = RateLimits::new(limiter).with(Class::Anonymous, anonymous);
+    let fail_open = fail_open(config)?;
+    for class in Class::ALL {
+        let is_open = fail_open.contains(&class);
+        let then = if is_open { WhenUnavailable::Admit } else { WhenUnavailable::Refuse };
+        limits = limits.when_unavailable(class, then);
+    }
     Ok(Some(match NonZeroU32::new(config.require(&setting::RATE_PER_KEY)?) {
         Some(quota) => {
             limits.with(Class::Authenticated, Limit { quota, window: Duration::from_secs(60) })
         }
         None => limits.without(Class::Authenticated),
     }))
+}
+
+/// The classes that are served while nobody can count them.
+///
+/// # Errors
+/// [`Failure`] when a class is none.
+pub(crate) fn fail_open(config: &Config) -> Result<Vec<Class>, Failure> {
+    let names = config.list::<String>(&setting::RATE_FAIL_OPEN)?;
+    if names == ["none"] {
+        return Ok(Vec::new());
+    }
+    let class = |name: &String| Class::ALL.into_iter().find(|class| class.as_str() == name);
+    let classes: Option<Vec<Class>> = names.iter().map(class).collect();
+    let message =
+        "must be some of anonymous, authenticated and processor, separated by commas; or none";
+    classes.ok_or_else(|| config.wrong(&setting::RATE_FAIL_OPEN, message).into())
 }
 
 fn server(

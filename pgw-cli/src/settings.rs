@@ -7,7 +7,7 @@ use crate::config::setting::ALL;
 use crate::config::{Config, Origin, Setting};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{database, node};
+use crate::{database, node, redis};
 
 /// Does it.
 ///
@@ -23,6 +23,10 @@ pub(crate) fn run(config: &Config, command: &ConfigCommand, out: Output) -> Resu
             config.warnings.iter().for_each(|warning| out.note(warning));
             node::check(config)?;
             if let Some(warning) = database::options(config)?.as_ref().and_then(database::warning) {
+                out.note(warning);
+            }
+            let redis = redis::options(config)?;
+            if let Some(warning) = redis.as_ref().and_then(redis::Options::warning) {
                 out.note(warning);
             }
             out.say("\nevery setting can be used");

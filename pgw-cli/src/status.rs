@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::output::Output;
+use crate::redis;
 
 /// Does it.
 ///
@@ -56,7 +57,13 @@ pub(crate) async fn run(config: &Config, global: &Global, out: Output) -> Result
     });
     out.result(&value, || {
         let (merchant, mode) = (&node.scope.merchant, node.scope.mode);
-        format!("\n{at_least}{count} payments of {merchant} in {mode} mode have an unknown outcome")
+        format!("\n{at_least}{count} payments of {merchant} in {mode} mode are in status unknown")
+    });
+    let redis = redis::state(node.redis.as_ref()).await;
+    out.result(&json!({ "object": "redis", "state": redis }), || match redis {
+        "disabled" => "Redis is not used: the queue is the rows themselves".to_owned(),
+        "connected" => "Redis is connected: the queue is there".to_owned(),
+        _ => "Redis is away: the queue is the rows themselves until it is back".to_owned(),
     });
     Ok(())
 }

@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::logs::LogFile;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::serve;
 use crate::stop::{Signals, Wish};
+use crate::{redis, serve};
 
 /// How to work.
 #[derive(Debug, Args)]
@@ -40,6 +40,7 @@ pub(crate) async fn run(
     let metrics = Metrics::install()?;
     let drain = Drain::new();
     let ops = Ops::new(node.gateway.clone(), &ApiConfig::default().with_drain(drain.clone()));
+    let ops = redis::watched(ops, node.redis.as_ref());
     let port = match args.port {
         Some(port) => port,
         None => config.require(&setting::WORKER_PORT)?,
@@ -50,7 +51,8 @@ pub(crate) async fn run(
     let worker = start(config, &node)?;
     let app = ops.router().merge(metrics.router());
     let serving = tokio::spawn(Server::new().with_drain(drain.clone()).serve(listener, app));
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "working");
+    let redis = redis::state(node.redis.as_ref()).await;
+    tracing::info!(%address, redis, version = env!("CARGO_PKG_VERSION"), "working");
     while signals.next().await == Wish::Reload {
         log.inspect(|log| log.reopen());
     }

@@ -1,6 +1,9 @@
 //! The notifier: a lossy broadcast of hints. Nothing is correct only because a hint arrived.
 
+mod outbox;
+
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +13,9 @@ use crate::changes::{Changes, Write};
 use crate::id::PaymentId;
 use crate::processor::Source;
 use crate::queue::{Job, Lane};
-use crate::scope::Scope;
+use crate::scope::{Mode, Scope};
+
+pub use outbox::{Outbox, Sending};
 
 /// Tells others that it may be worth looking.
 ///
@@ -110,6 +115,61 @@ impl Hint {
         Lane::ALL.into_iter().filter(is_due).map(Self::Work).collect()
     }
 }
+
+/// One line: a word for the kind, and what it is about. What [`FromStr`] reads back, in this version and in later ones.
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Work(lane) => write!(f, "work {}", lane.as_str()),
+            Self::Payment { scope, id } => {
+                write!(f, "payment {} {} {id}", scope.merchant, scope.mode)
+            }
+            Self::Events => f.write_str("events"),
+            Self::Stamped => f.write_str("stamped"),
+            Self::KeyRevoked(prefix) => write!(f, "key {}", prefix.as_str()),
+            Self::ShieldChanged => f.write_str("shield"),
+            Self::Missed => f.write_str("missed"),
+        }
+    }
+}
+
+impl FromStr for Hint {
+    type Err = UnknownHint;
+
+    /// ```
+    /// use pgw_core::notifier::Hint;
+    /// assert_eq!("stamped".parse(), Ok(Hint::Stamped));
+    /// // Of a later version, say: whoever hears it looks at everything.
+    /// assert_eq!("news".parse().unwrap_or(Hint::Missed), Hint::Missed);
+    /// ```
+    fn from_str(line: &str) -> Result<Self, UnknownHint> {
+        let mut words = line.split(' ');
+        let hint = match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("work"), Some(lane), None, None) => {
+                Lane::ALL.into_iter().find(|known| known.as_str() == lane).map(Self::Work)
+            }
+            (Some("payment"), Some(merchant), Some(mode), Some(id)) => {
+                let mode = if mode == Mode::Live.as_str() { Mode::Live } else { Mode::Test };
+                let scope = merchant.parse().map(|merchant| Scope::new(merchant, mode)).ok();
+                scope.zip(id.parse().ok()).map(|(scope, id)| Self::Payment { scope, id })
+            }
+            (Some("events"), None, None, None) => Some(Self::Events),
+            (Some("stamped"), None, None, None) => Some(Self::Stamped),
+            (Some("shield"), None, None, None) => Some(Self::ShieldChanged),
+            (Some("key"), Some(prefix), None, None) => {
+                KeyPrefix::parse(prefix).map(Self::KeyRevoked)
+            }
+            (Some("missed"), None, None, None) => Some(Self::Missed),
+            _ => None,
+        };
+        hint.ok_or(UnknownHint)
+    }
+}
+
+/// The line is no hint that this version knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no hint that this version knows")]
+pub struct UnknownHint;
 
 /// Why hints could not be sent or heard.
 #[derive(Debug, thiserror::Error)]

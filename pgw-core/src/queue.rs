@@ -1,5 +1,7 @@
 //! The queue: who does which job when. It may be lost at any moment; the rows in storage are the truth.
 
+mod fallback;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use crate::payment::Fence;
 use crate::processor::Source;
 use crate::scope::Scope;
 
+pub use fallback::FallbackQueue;
+
 /// A queue of pointers to due rows.
 ///
 /// # Contract
@@ -19,8 +23,14 @@ use crate::scope::Scope;
 ///
 /// # Push
 /// Pushing a job that is already there makes one of the two: of two waiting ones the earlier due time stays; one pushed
-/// while it is claimed waits until the claim is settled. A buried job stays buried. A backend whose queue is
-/// the due rows themselves ignores pushes.
+/// while it is claimed waits until the claim is settled. A buried one waits again, as one that was never claimed: its row was written since.
+/// A backend whose queue is the due rows themselves ignores pushes.
+///
+/// # Restore
+/// Restoring a job that is not there pushes it, due now. One that is there stays as it is, unless its row became due after it was put
+/// where it is: then one that waits is due now, and one that is claimed waits until the claim is settled. One that was postponed is due now
+/// in any case: it waits for its turn, and whoever says that its row is due knows better. A buried job stays buried.
+/// A backend whose queue is the due rows themselves has lost nothing.
 ///
 /// # Claim
 /// A claim holds a job for a lease, under a [`Fence`] no other claim has. When the lease runs out the job may be claimed
@@ -57,6 +67,13 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`QueueError`]; jobs before the one that failed may have been added.
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError>;
+
+    /// Adds jobs whose rows have been due for so long and that may have been lost. Says how many were; `None`: nothing can be lost, because the
+    /// queue is the due rows themselves.
+    ///
+    /// # Errors
+    /// [`QueueError`]; jobs before the one that failed may have been added.
+    async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError>;
 
     /// Claims up to `max` due jobs of a lane for `lease`.
     ///

@@ -285,11 +285,26 @@ pub trait Storage: fmt::Debug + Send + Sync {
         Ok(found)
     }
 
-    /// Jobs of a lane whose rows are due now, longest due first, at most `limit`: what a queue may have lost.
+    /// Jobs of a lane whose rows are due now, longest due first, at most `limit`: what a queue may have lost. Those that come after one of an
+    /// earlier page, or the first ones. Over all pages, a job is listed once that is due all the while.
     ///
     /// # Errors
     /// [`StorageError`].
-    async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError>;
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError>;
+
+    /// The jobs of the first [`due_page`](Self::due_page).
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {
+        let page = self.due_page(lane, None, limit).await?;
+        Ok(page.into_iter().map(|due| due.job).collect())
+    }
 
     /// Payments whose time ran out before `now` while they wait or are held ([`PaymentStatus::Pending`],
     /// [`PaymentStatus::RequiresAction`], [`PaymentStatus::Authorized`]) and that have no cancel under way, at most `limit`.
@@ -526,6 +541,17 @@ pub enum DueWork {
         /// When to look again, by the backend's clock: when the pause is over or the earlier one is due. At most an hour.
         look_in: Duration,
     },
+}
+
+/// A job whose row is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueJob {
+    /// The job.
+    pub job: Job,
+    /// Since when, by the backend's clock.
+    pub since: Timestamp,
+    /// For how long, by the same clock.
+    pub due_for: Duration,
 }
 
 /// Why storage did not do it.

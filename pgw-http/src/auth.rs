@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use pgw_core::access::Principal;
 use pgw_core::gateway::{AccessError, Gateway};
 use pgw_core::processor::Source;
@@ -13,8 +13,9 @@ use pgw_core::processor::Source;
 /// Says who a request is from. The default reads pgw's own API keys; a host with its own accounts brings its own.
 ///
 /// # Contract
-/// Called once for each request to a route that asks for a permission, before its body is read. The
-/// [`Principal`] decides whose data is visible and what the audit log says.
+/// Called once for each request to a route that asks for a permission, before its body is read; and again every half a minute
+/// while a stream of events is open, with what [`kept`](Self::kept) left of its headers. The [`Principal`] decides whose data is
+/// visible and what the audit log says.
 ///
 /// # Time
 /// An answer should take the same time whether a credential is unknown, revoked or malformed.
@@ -48,6 +49,12 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Denied`] when nobody known did, or it cannot be found out.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Denied>;
+
+    /// Those of a request's headers that [`authenticate`](Self::authenticate) looks at. An open stream keeps them, and there may be many:
+    /// all of them by default, which is as much as the host's server lets a head be.
+    fn kept(&self, headers: &HeaderMap) -> HeaderMap {
+        headers.clone()
+    }
 }
 
 /// Why a caller is not let in.
@@ -87,11 +94,15 @@ impl Authenticator for ApiKeys {
             error => Denied::Unavailable(Arc::new(error)),
         })
     }
+
+    fn kept(&self, headers: &HeaderMap) -> HeaderMap {
+        with_credential(headers)
+    }
 }
 
 /// The key of a request. A header that comes twice is no key: which of the two counts is not to be guessed.
 pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, Denied> {
-    let mut own = headers.get_all("x-api-key").iter();
+    let mut own = headers.get_all(API_KEY).iter();
     if let Some(value) = own.next() {
         return if own.next().is_none() { text(value) } else { Err(Denied::Invalid) };
     }
@@ -109,9 +120,17 @@ pub(crate) fn credential(headers: &HeaderMap) -> Result<&str, Denied> {
     }
 }
 
+/// The headers that [`credential`] looks at, and no other.
+fn with_credential(headers: &HeaderMap) -> HeaderMap {
+    let name = if headers.contains_key(API_KEY) { API_KEY } else { header::AUTHORIZATION };
+    headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())).collect()
+}
+
 fn text(value: &HeaderValue) -> Result<&str, Denied> {
     value.to_str().map_err(|_| Denied::Invalid)
 }
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +141,9 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
+        let kept = with_credential(&map);
+        assert!(kept.keys().all(|name| [API_KEY, header::AUTHORIZATION].contains(name)));
+        assert_eq!(credential(&kept).ok(), credential(&map).ok());
         credential(&map).map(str::to_owned).map_err(|denied| match denied {
             Denied::Missing => 401,
             Denied::Invalid | Denied::Unavailable(_) => 403,
@@ -133,6 +155,7 @@ mod tests {
         assert_eq!(key(&[("x-api-key", "k")]), Ok("k".into()));
         assert_eq!(key(&[("authorization", "bearer  k")]), Ok("k".into()));
         assert_eq!(key(&[("x-api-key", "a"), ("authorization", "Bearer b")]), Ok("a".into()));
+        assert_eq!(key(&[("cookie", "c"), ("x-api-key", "k")]), Ok("k".into()));
         assert_eq!(key(&[]), Err(401));
         assert_eq!(key(&[("authorization", "Basic dTpw")]), Err(401));
         assert_eq!(key(&[("authorization", "k")]), Err(401));

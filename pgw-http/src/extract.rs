@@ -91,17 +91,13 @@ impl Incoming {
     /// The bytes of the body, whatever they are. It can be taken once.
     pub(crate) async fn bytes(&mut self) -> Result<Bytes, Problem> {
         let body = self.body.get_mut().map(std::mem::take).unwrap_or_default();
-        match Limited::new(body, BODY_MAX).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
+        let read = Limited::new(body, BODY_MAX).collect();
+        match tokio::time::timeout(BODY_TIMEOUT, read).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 Err(Problem::new(ProblemKind::BodyTooLarge, "The body must be at most 64 KiB."))
             }
-            Err(_) => Err(Problem::invalid(vec![FieldError::new(
-                Location::Body,
-                "",
-                "incomplete",
-                "must be sent whole",
-            )])),
+            Ok(Err(_)) | Err(_) => Err(incomplete()),
         }
     }
 }
@@ -205,6 +201,10 @@ fn refuse_query(code: &'static str, msg: &'static str) -> Problem {
     Problem::invalid(vec![FieldError::new(Location::Query, "", code, msg)])
 }
 
+fn incomplete() -> Problem {
+    Problem::invalid(vec![FieldError::new(Location::Body, "", "incomplete", "must be sent whole")])
+}
+
 /// `application/json`, whatever its parameters.
 fn is_json(value: &HeaderValue) -> bool {
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -225,6 +225,8 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 
 /// Longest wait in one request: shorter than the 60 s after which common proxies give up.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a body may take: it is small, and who drips it holds a place among the requests, without a key where processors write to.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body: twice that of a payment with the most metadata it may have, in ASCII.
 const BODY_MAX: usize = 64 * 1024;
 /// Most parameters of a query: twice as many as any list has.

@@ -1,7 +1,7 @@
 //! [`Failures`]: who tried which key in vain. It stops the guessing of a key whose prefix is known before storage is
 //! asked, whether or not there are rate limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,33 @@ use pgw_core::access::KeyPrefix;
 use pgw_core::timestamp::Timestamp;
 
 /// Who tries a key: the part that it is found by, and the address it is tried from.
-pub(crate) type Try = (KeyPrefix, Option<IpAddr>);
+pub(crate) type Try = (KeyPrefix, IpAddr);
 
 /// Failed tries of the last minute, in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<BTreeMap<Try, Streak>>);
+pub(crate) struct Failures(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    streaks: BTreeMap<Try, Streak>,
+    /// Each streak in the order they began, so that the ones that are over are found without looking at the others.
+    begun: VecDeque<(Timestamp, Try)>,
+}
+
+impl Remembered {
+    /// Forgets what is over.
+    fn forget(&mut self, now: Timestamp) {
+        while let Some((began, tried)) = self.begun.front()
+            && (Streak { began: *began, count: 0 }).left(now).is_none()
+        {
+            // It may have begun anew, which stands further behind.
+            if self.streaks.get(tried).is_some_and(|streak| streak.began == *began) {
+                self.streaks.remove(tried);
+            }
+            self.begun.pop_front();
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Streak {
@@ -33,25 +55,22 @@ impl Streak {
 impl Failures {
     /// How long a further try has to wait, if it has to.
     pub(crate) fn wait(&self, tried: &Try, now: Timestamp) -> Option<Duration> {
-        let streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streaks.get(tried).filter(|streak| streak.count >= FAILURES_MAX)?.left(now)
+        let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.streaks.get(tried).filter(|streak| streak.count >= FAILURES_MAX)?.left(now)
     }
 
     /// Counts one. When everything that can be remembered is of this minute, it is not counted: each further one
     /// was a failed request as well, which the rate limits count.
     pub(crate) fn record(&self, tried: Try, now: Timestamp) {
-        let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(streak) = streaks.get_mut(&tried)
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.forget(now);
+        if let Some(streak) = remembered.streaks.get_mut(&tried)
             && streak.left(now).is_some()
         {
             streak.count = streak.count.saturating_add(1);
-            return;
-        }
-        if streaks.len() >= REMEMBERED_MAX {
-            streaks.retain(|_, streak| streak.left(now).is_some());
-        }
-        if streaks.len() < REMEMBERED_MAX || streaks.contains_key(&tried) {
-            streaks.insert(tried, Streak { began: now, count: 1 });
+        } else if remembered.begun.len() < REMEMBERED_MAX {
+            remembered.streaks.insert(tried, Streak { began: now, count: 1 });
+            remembered.begun.push_back((now, tried));
         }
     }
 }
@@ -67,7 +86,7 @@ mod tests {
     use super::*;
 
     fn tried(prefix: usize) -> Try {
-        (KeyPrefix::parse(&format!("{prefix:012}")).unwrap(), None)
+        (KeyPrefix::parse(&format!("{prefix:012}")).unwrap(), IpAddr::from([192, 0, 2, 1]))
     }
 
     fn at(secs: i64) -> Timestamp {
@@ -94,8 +113,24 @@ mod tests {
         for n in 0..REMEMBERED_MAX + 10 {
             failures.record(tried(n), at(0));
         }
-        assert_eq!(failures.0.lock().unwrap().len(), REMEMBERED_MAX);
+        let remembered = |failures: &Failures| {
+            let remembered = failures.0.lock().unwrap();
+            (remembered.streaks.len(), remembered.begun.len())
+        };
+        assert_eq!(remembered(&failures), (REMEMBERED_MAX, REMEMBERED_MAX));
         failures.record(tried(REMEMBERED_MAX + 10), at(61));
-        assert_eq!(failures.0.lock().unwrap().len(), 1);
+        assert_eq!(remembered(&failures), (1, 1));
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_leaves_nothing_behind() {
+        let failures = Failures::default();
+        for now in [50, 1_000, 51, 1_001, 52] {
+            failures.record(tried(1), at(now));
+            failures.record(tried(2), at(now));
+        }
+        failures.record(tried(3), at(2_000));
+        let remembered = failures.0.lock().unwrap();
+        assert_eq!((remembered.streaks.len(), remembered.begun.len()), (1, 1));
     }
 }

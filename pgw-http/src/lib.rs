@@ -41,6 +41,8 @@ pub mod problem;
 #[cfg(feature = "router")]
 pub mod rate_limit;
 #[cfg(feature = "router")]
+mod refusal;
+#[cfg(feature = "router")]
 mod request_id;
 #[cfg(feature = "transport")]
 mod resolver;

@@ -13,14 +13,14 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use pgw_core::access::Principal;
-use pgw_core::env::Env;
 use pgw_core::rate_limit::{Admission, Decision, Limit, RateLimitError, RateLimiter};
 use sfv::{KeyRef, ListSerializer, StringRef};
 use tower::{Layer, Service};
 
 use crate::client_ip::{ClientIp, TrustedProxies};
-use crate::problem::{Problem, ProblemKind, TYPE_BASE};
-use crate::request_id;
+use crate::config::Config;
+use crate::problem::{Problem, ProblemKind};
+use crate::refusal::Refusals;
 
 /// Whose requests are counted together, and under which limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,7 +261,7 @@ pub struct RateLimitLayer {
     policy: Arc<str>,
     limit: Limit,
     when_unavailable: WhenUnavailable,
-    env: Env,
+    refusals: Refusals,
 }
 
 impl RateLimitLayer {
@@ -269,7 +269,8 @@ impl RateLimitLayer {
     #[must_use]
     pub fn new(limiter: Arc<dyn RateLimiter>, policy: &str, limit: Limit) -> Self {
         let when_unavailable = WhenUnavailable::Refuse;
-        Self { limiter, policy: policy.into(), limit, when_unavailable, env: Env::system() }
+        let refusals = Refusals::default();
+        Self { limiter, policy: policy.into(), limit, when_unavailable, refusals }
     }
 
     /// With another answer than 503 when the limiter cannot be reached.
@@ -279,10 +280,10 @@ impl RateLimitLayer {
         self
     }
 
-    /// With the environment that request ids are minted from.
+    /// With refusals like those of the router of this configuration: where types of problems lead, security headers, request ids.
     #[must_use]
-    pub fn with_env(mut self, env: Env) -> Self {
-        self.env = env;
+    pub fn with_config(mut self, config: &Config) -> Self {
+        self.refusals = Refusals::of(config);
         self
     }
 
@@ -340,9 +341,7 @@ where
             let client = proxies.client_of(request.extensions(), request.headers());
             let Count { fields, refusal } = limits.count(client).await;
             let mut response = match refusal {
-                Some(problem) => {
-                    request_id::refuse(problem, TYPE_BASE, &limits.env, request.headers())
-                }
+                Some(problem) => limits.refusals.refuse(problem, request.headers()),
                 None => inner.call(request).await.into_response(),
             };
             fields.apply(response.headers_mut());
@@ -374,6 +373,7 @@ const RETRY_SOON_SECS: u32 = 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::TYPE_BASE;
 
     fn shown(fields: &RateLimitFields) -> Vec<String> {
         fields

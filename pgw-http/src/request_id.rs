@@ -1,14 +1,10 @@
-//! The id of a request, which its answer, the logs and the audit log share; and refusals outside the routes, which have one
-//! too.
+//! The id of a request, which its answer, the logs and the audit log share.
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use pgw_core::env::Env;
 use pgw_core::pan::contains_card_number;
-
-use crate::problem::Problem;
 
 /// The caller's `X-Request-Id` if it is well-formed, else a new one. It goes to logs, so what looks like a card number is
 /// not well-formed.
@@ -23,20 +19,10 @@ pub(crate) fn of(headers: &HeaderMap, env: &Env) -> Arc<str> {
     }
 }
 
-/// Marks an answer.
+/// Marks an answer, or a request that has not come to the routes yet.
 pub(crate) fn mark(headers: &mut HeaderMap, id: &str) {
     let id = HeaderValue::from_str(id).expect("a request id is checked or minted as ASCII");
     headers.insert(REQUEST_ID, id);
-}
-
-/// The answer of a layer that does not let a request with these headers through.
-pub(crate) fn refuse(problem: Problem, base: &str, env: &Env, headers: &HeaderMap) -> Response {
-    let id = of(headers, env);
-    let mut response = problem.into_response(base, &id);
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    mark(headers, &id);
-    response
 }
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::rate_limit::too_many;
 /// How many streams of events may be open at once. Beyond the caller's the answer is 429, beyond the router's 503.
 ///
 /// A stream costs a connection, a few kilobytes and at most a hundred events, however slowly it is read. It ends after an hour,
-/// and within 30 seconds once its API key is revoked; clients reconnect by themselves and lose nothing.
+/// and within 30 seconds once its API key is revoked or its address denied; clients reconnect by themselves and lose nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
     in_all: usize,
@@ -108,12 +109,14 @@ impl Drop for Slot {
 pub(crate) struct Listener {
     pub(crate) gateway: Gateway,
     pub(crate) authenticator: Arc<dyn Authenticator>,
-    /// Of the request, with the credential, which is checked again and again.
+    /// Of the request, what the authenticator looks at: it is asked again and again.
     pub(crate) headers: HeaderMap,
     pub(crate) principal: Principal,
     pub(crate) permission: Permission,
     /// The position of the last event that was seen.
     pub(crate) after: u64,
+    /// The client's address, which may be denied meanwhile.
+    pub(crate) origin: Option<IpAddr>,
     pub(crate) drain: Drain,
     /// Its place among the streams, for as long as it goes on.
     pub(crate) _slot: Slot,
@@ -128,6 +131,7 @@ impl Listener {
             ahead: VecDeque::new(),
             opening: Some(Bytes::from_static(OPENING)),
             look_again: timer(Duration::ZERO),
+            rested: timer(Duration::ZERO),
             check_again: timer(CHECK_PERIOD),
             silence: timer(HEARTBEAT_PERIOD),
             end: timer(LIFETIME),
@@ -140,8 +144,13 @@ impl Listener {
         Body::from_stream(frames)
     }
 
-    /// Whether the credential still opens what it opened.
+    /// Whether the address is still let in, and the credential still opens what it opened.
     async fn may_go_on(&self) -> bool {
+        if let Some(origin) = self.origin
+            && self.gateway.is_denied(origin).await
+        {
+            return false;
+        }
         match self.authenticator.authenticate(&self.headers).await {
             Ok(now) => now.scope == self.principal.scope && now.role.may(self.permission),
             Err(_) => false,
@@ -155,6 +164,8 @@ struct Following {
     ahead: VecDeque<Event>,
     opening: Option<Bytes>,
     look_again: Pin<Box<Sleep>>,
+    /// Until then hints are one hint.
+    rested: Pin<Box<Sleep>>,
     check_again: Pin<Box<Sleep>>,
     silence: Pin<Box<Sleep>>,
     end: Pin<Box<Sleep>>,
@@ -183,6 +194,7 @@ impl Following {
             }
             if is_over(&mut self.look_again).await {
                 self.look_again = timer(POLL_PERIOD);
+                self.rested = timer(REST_PERIOD);
                 if self.look().await? {
                     continue;
                 }
@@ -198,6 +210,10 @@ impl Following {
         let Listener { gateway, principal, after, .. } = &self.listener;
         match gateway.storage().feed(&principal.scope, *after, BATCH).await {
             Ok(events) => {
+                if events.len() >= BATCH {
+                    // There may be more, which no hint will tell of.
+                    self.look_again = timer(Duration::ZERO);
+                }
                 self.ahead.extend(events);
                 Some(!self.ahead.is_empty())
             }
@@ -220,8 +236,9 @@ impl Following {
                 () = &mut self.check_again => return None,
                 () = &mut self.look_again => return None,
                 hint = self.hints.next() => {
-                    if matches!(hint, Hint::Stamped | Hint::Missed) {
-                        self.look_again = timer(Duration::ZERO);
+                    let (rested, next) = (self.rested.deadline(), self.look_again.deadline());
+                    if matches!(hint, Hint::Stamped | Hint::Missed) && rested < next {
+                        self.look_again.as_mut().reset(rested);
                         return None;
                     }
                 }
@@ -262,7 +279,9 @@ const HEARTBEAT: &[u8] = b":\n\n";
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(15);
 /// How often it looks without a hint: hints may be lost, and there may be a thousand streams.
 const POLL_PERIOD: Duration = Duration::from_secs(5);
-/// How long a revoked key goes on hearing at most.
+/// The least time between two looks for hints' sake: every stream hears every hint, and busy merchants' events come all the time.
+const REST_PERIOD: Duration = Duration::from_millis(200);
+/// How long a revoked key, or an address that is denied, goes on hearing at most.
 const CHECK_PERIOD: Duration = Duration::from_secs(30);
 /// Long enough to be cheap; short enough that connections move to new servers within a working day.
 const LIFETIME: Duration = Duration::from_secs(3_600);

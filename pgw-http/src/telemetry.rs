@@ -9,7 +9,8 @@
 //!
 //! Each request of a route has a span `pgw.request` at `INFO` with `request_id`, `method` and `route` and, as they become known, `merchant`,
 //! `mode`, `payment`, `delivery` and `event`; and one line with `status` and `duration_us` in it, of target [`ACCESS`]: the filter
-//! `info,pgw_http::access=off` leaves the lines out. None holds anything of a person, of a query or of a body.
+//! `info,pgw_http::access=off` leaves the lines out. What the server itself answers has both too, with [`NO_ROUTE`]; a request that took too long
+//! has the same `request_id` there as in the span of its route. None holds anything of a person, of a query or of a body.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub const REQUESTS: &str = "pgw_http_requests_total";
 pub const REQUEST_SECONDS: &str = "pgw_http_request_duration_seconds";
 /// Requests that have no answer yet.
 pub const REQUESTS_IN_FLIGHT: &str = "pgw_http_requests_in_flight";
-/// The label `route` of what was answered before anybody looked which route it is for.
+/// The label `route` of what the server itself answered: before anybody looked which route it is for, or because that took too long.
 pub const NO_ROUTE: &str = "none";
 /// The target of the line that each request leaves.
 pub const ACCESS: &str = "pgw_http::access";
@@ -56,8 +57,7 @@ impl InFlight {
         let Self { method, route } = self;
         answered(method, route, status);
         metrics::histogram!(REQUEST_SECONDS, "route" => route).record(took.as_secs_f64());
-        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(target: ACCESS, status = status.as_u16(), duration_us, "answered");
+        line(status, took);
     }
 }
 
@@ -67,10 +67,16 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts an answer of the server itself.
+/// Counts an answer of the server itself, and leaves its line.
 #[cfg(feature = "serve")]
-pub(crate) fn shed(method: &Method, status: StatusCode) {
+pub(crate) fn shed(request_id: &str, method: &Method, status: StatusCode, took: Duration) {
     answered(label(method), NO_ROUTE, status);
+    span(request_id, method, NO_ROUTE).in_scope(|| line(status, took));
+}
+
+fn line(status: StatusCode, took: Duration) {
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: ACCESS, status = status.as_u16(), duration_us, "answered");
 }
 
 fn answered(method: &'static str, route: &'static str, status: StatusCode) {

@@ -19,7 +19,7 @@ use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress}
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::storage::{
-    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
 };
 use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
@@ -364,9 +364,14 @@ impl Storage for MemoryStorage {
         }
     }
 
-    async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError> {
         let now = self.0.clock.now();
-        Ok(self.tables().due_jobs(lane, now, limit))
+        Ok(self.tables().due_page(lane, now, after, limit))
     }
 
     async fn expired_payments(

@@ -2,6 +2,7 @@
 //! and `apply.rs`; lists are in `list.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use pgw_core::access::{ApiKey, AuditRow, AuditSeal, KeyPrefix, Shield};
 use pgw_core::event::Event;
@@ -11,6 +12,7 @@ use pgw_core::page::Cursor;
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState, PaymentStatus};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
+use pgw_core::storage::DueJob;
 use pgw_core::timestamp::Timestamp;
 use pgw_core::webhook::{Attempt, DeliveryWork, Endpoint};
 use uuid::Uuid;
@@ -300,19 +302,47 @@ impl Tables {
         Job::Delivery { scope: delivery.scope.clone(), delivery: delivery.id }
     }
 
-    pub(crate) fn due_jobs(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<Job> {
+    pub(crate) fn due_page(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Vec<DueJob> {
+        let from = match after {
+            None => Bound::Unbounded,
+            // Rows stay where they are, due or not.
+            Some(after) => match self.row_of(&after.job) {
+                Some(row) => Bound::Excluded((after.since, row)),
+                None => return Vec::new(),
+            },
+        };
+        let page = (from, Bound::Included((now, NONE)));
+        if after.is_some_and(|after| after.since > now) {
+            return Vec::new();
+        }
+        let due = |since: Timestamp, job| DueJob { job, since, due_for: now.since(since) };
         match lane {
             Lane::Operations => {
-                let due = self.due_operations.range(..=(now, NONE)).take(limit);
-                due.map(|(_, row)| self.operation_job(*row)).collect()
+                let rows = self.due_operations.range(page).take(limit);
+                rows.map(|(since, row)| due(*since, self.operation_job(*row))).collect()
             }
             Lane::Deliveries => {
-                let due = self.due_deliveries.range(..=(now, NONE));
-                let due = due.filter(|(_, row)| self.parked(*row, now).is_none()).take(limit);
-                due.map(|(_, row)| self.delivery_job(*row)).collect()
+                let rows = self.due_deliveries.range(page);
+                let rows = rows.filter(|(_, row)| self.parked(*row, now).is_none()).take(limit);
+                rows.map(|(since, row)| due(*since, self.delivery_job(*row))).collect()
             }
             // A lane that this backend does not know has no rows here.
             _ => Vec::new(),
+        }
+    }
+
+    fn row_of(&self, job: &Job) -> Option<u32> {
+        let scope = self.scope_number(job.scope())?;
+        match job {
+            Job::Operation { operation, .. } => self.find_operation(scope, *operation),
+            Job::Delivery { delivery, .. } => self.find_delivery(scope, *delivery),
+            _ => None,
         }
     }
 

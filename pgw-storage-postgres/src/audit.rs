@@ -15,10 +15,11 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::builder::Engine;
 use crate::columns::{Columns, Read};
 use crate::database::Session;
 use crate::error::{corrupt, read_error};
-use crate::read::{Found, all, beyond, rows_of};
+use crate::read::{Found, all, beyond, one, rows_of};
 use crate::rows::changes_as_json;
 use crate::sql::{Bound, Template};
 use crate::value::Time;
@@ -149,7 +150,8 @@ pub(crate) async fn seals(
     all(&rows, |from| audit_seal(from, merchant))
 }
 
-/// From merchant to merchant by the index, whose entries of one are skipped; then the end of each log and chain.
+/// From merchant to merchant by the index, whose entries of one are skipped; then the end of each log and chain. A time that is none of ours, which
+/// only a hand can write, is no end.
 pub(crate) async fn tails(
     session: &impl Session,
     after: Option<&MerchantId>,
@@ -164,10 +166,38 @@ pub(crate) async fn tails(
          and a.at <= $3 order by a.at desc, a.id desc limit 1) t \
          left join lateral (select z.number, z.mac, z.through_at, z.through_id from {schema}.audit_seals z \
          where z.merchant = w.merchant order by z.number desc limit 1) s on true order by w.n";
+    if session.engine() == Engine::Distributed {
+        return tails_by_merchant(session, after, limit).await;
+    }
     let after = after.map_or("", MerchantId::as_str);
-    // A time that is none of ours, which only a hand can write, is no end.
     let bound = Bound::new().and(after).and(rows_of(limit)).and(Time(Timestamp::MAX));
     all(&session.rows(session.sql().text(TAILS), bound).await?, audit_tail)
+}
+
+/// The same, a statement for each step: distributed engines walk in no statement that is about all merchants.
+async fn tails_by_merchant(
+    session: &impl Session,
+    after: Option<&MerchantId>,
+    limit: usize,
+) -> Found<Vec<AuditTail>> {
+    const NEXT: &str =
+        "select merchant from {schema}.audit where merchant > $1 order by merchant limit 1";
+    const TAIL: &str = "select t.merchant, t.at, t.id, s.number, s.mac, s.through_at, s.through_id from \
+         (select a.merchant, a.at, a.id from {schema}.audit a where a.merchant = $1 and a.at <= $2 \
+         order by a.at desc, a.id desc limit 1) t \
+         left join (select z.merchant, z.number, z.mac, z.through_at, z.through_id from {schema}.audit_seals z \
+         where z.merchant = $1 order by z.number desc limit 1) s on s.merchant = t.merchant";
+    let mut tails = Vec::new();
+    let mut last = after.cloned();
+    while tails.len() < limit {
+        let bound = Bound::new().and(last.as_ref().map_or("", MerchantId::as_str));
+        let rows = session.rows(session.sql().text(NEXT), bound).await?;
+        let Some(merchant) = one(&rows, |from| from.merchant())? else { break };
+        let bound = Bound::new().and(merchant.as_str()).and(Time(Timestamp::MAX));
+        tails.extend(all(&session.rows(session.sql().text(TAIL), bound).await?, audit_tail)?);
+        last = Some(merchant);
+    }
+    Ok(tails)
 }
 
 fn number(row: &PgRow, at: usize) -> Found<usize> {

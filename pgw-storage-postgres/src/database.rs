@@ -199,7 +199,12 @@ impl Database {
 
     /// Sweeps on a connection inside a transaction.
     pub(crate) const fn sweep<'c>(&'c self, connection: &'c mut PgConnection) -> Sweep<'c> {
-        Sweep { connection, sql: &self.sql, is_persistent: self.is_persistent() }
+        Sweep {
+            connection,
+            sql: &self.sql,
+            is_persistent: self.is_persistent(),
+            engine: self.engine,
+        }
     }
 
     /// Runs one statement that writes.

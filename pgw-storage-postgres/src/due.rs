@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgw_core::id::{DeliveryId, EndpointId, EventId, OperationId, PaymentId};
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::Scope;
-use pgw_core::storage::DueWork;
+use pgw_core::storage::{DueJob, DueWork};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use crate::read::{Found, all, delivery_tables, one, rows_of, state, work};
 use crate::rows::is_live;
 use crate::sql::{Bound, Template};
 use crate::table::NOW;
+use crate::value::Time;
 
 pub(crate) async fn due(session: &impl Session, job: &Job) -> Found<Option<DueWork>> {
     match job {
@@ -82,17 +83,7 @@ pub(crate) async fn due_all(session: &impl Session, jobs: &[Job]) -> Found<Vec<O
 }
 
 fn bind_all(offset: i64, jobs: &[(i32, &Job)]) -> Bound {
-    let ids: Vec<(Uuid, Uuid)> = jobs
-        .iter()
-        .map(|(_, job)| match job {
-            Job::Operation { payment, operation, .. } => (payment.as_uuid(), operation.as_uuid()),
-            Job::Delivery { delivery, .. } => {
-                (delivery.event().as_uuid(), delivery.endpoint().as_uuid())
-            }
-            // No row has these.
-            _ => (Uuid::nil(), Uuid::nil()),
-        })
-        .collect();
+    let ids: Vec<(Uuid, Uuid)> = jobs.iter().map(|(_, job)| ids(job)).collect();
     Bound::new()
         .and(offset)
         .and(jobs.iter().map(|(n, _)| *n).collect::<Vec<_>>())
@@ -100,6 +91,18 @@ fn bind_all(offset: i64, jobs: &[(i32, &Job)]) -> Bound {
         .and(jobs.iter().map(|(_, job)| is_live(job.scope().mode)).collect::<Vec<_>>())
         .and(ids.iter().map(|(first, _)| *first).collect::<Vec<_>>())
         .and(ids.iter().map(|(_, second)| *second).collect::<Vec<_>>())
+}
+
+/// The two ids of a job's row.
+fn ids(job: &Job) -> (Uuid, Uuid) {
+    match job {
+        Job::Operation { payment, operation, .. } => (payment.as_uuid(), operation.as_uuid()),
+        Job::Delivery { delivery, .. } => {
+            (delivery.event().as_uuid(), delivery.endpoint().as_uuid())
+        }
+        // No row has these.
+        _ => (Uuid::nil(), Uuid::nil()),
+    }
 }
 
 /// The jobs of a statement, as a relation.
@@ -201,8 +204,13 @@ fn push_parked(sql: &mut Template) {
     );
 }
 
-pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -> Found<Vec<Job>> {
-    let (shape, columns, table) = match lane {
+pub(crate) async fn due_page(
+    session: &impl Session,
+    lane: Lane,
+    after: Option<&DueJob>,
+    limit: usize,
+) -> Found<Vec<DueJob>> {
+    let (shape, keys, table) = match lane {
         Lane::Operations => (DUE_OPERATIONS, "d.merchant, d.live, d.payment, d.id", "operations"),
         Lane::Deliveries => {
             (DUE_DELIVERIES, "d.merchant, d.live, d.event, d.endpoint", "deliveries")
@@ -210,11 +218,17 @@ pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -
         // A lane that this backend does not know has no rows here.
         _ => return Ok(Vec::new()),
     };
+    let shape = shape | if after.is_some() { AFTER } else { 0 };
     let statement = session.sql().shape(shape, || {
         let mut sql = Template::default();
-        sql.push("select * from (select ").push(columns).push(" from {schema}.").push(table);
+        sql.push("select * from (select ").push(keys).push(", d.due_at, (extract(epoch from ").push(NOW);
+        sql.push(" - d.due_at) * 1000000)::bigint from {schema}.").push(table);
         sql.push(" d where d.due_at is not null and d.buried is null and d.due_at <= ").push(NOW);
         sql.push(" and (d.claimed_until is null or d.claimed_until <= ").push(NOW).push(")");
+        if after.is_some() {
+            // The first for the index, the second for those that became due together.
+            sql.push(" and d.due_at >= $3 and (d.due_at, ").push(keys).push(") > ($3, $4, $5, $6, $7)");
+        }
         if lane == Lane::Deliveries {
             // Paused first: there may be very many of them, and this is quickly told.
             sql.push(
@@ -228,11 +242,20 @@ pub(crate) async fn due_jobs(session: &impl Session, lane: Lane, limit: usize) -
                  and w.id = d.endpoint and e.merchant = d.merchant and e.live = d.live and e.id = d.event) is null end",
             );
         }
-        sql.push(" order by d.due_at limit 1000) page limit $2");
+        sql.push(" order by d.due_at, ").push(keys).push(" limit 1000) page limit $2");
         sql
     });
-    let bound = Bound::new().and(session.offset()).and(rows_of(limit));
-    all(&session.rows(statement, bound).await?, |from| job(from, lane))
+    let mut bound = Bound::new().and(session.offset()).and(rows_of(limit));
+    if let Some(DueJob { job, since, .. }) = after {
+        let (first, second) = ids(job);
+        let scope = job.scope();
+        bound = bound.and(Time(*since)).and(scope.merchant.as_str()).and(is_live(scope.mode));
+        bound = bound.and(first).and(second);
+    }
+    all(&session.rows(statement, bound).await?, |from| {
+        let (job, since) = (job(from, lane)?, from.time()?);
+        Ok(DueJob { job, since, due_for: Duration::from_micros(from.count()?) })
+    })
 }
 
 /// A job of its row's `merchant, live` and two ids.
@@ -260,5 +283,7 @@ const DUE_DELIVERY: u32 = 0x4000_0002;
 const DUE_OPERATION: u32 = 0x4000_0003;
 const DUE_OPERATIONS: u32 = 0x4000_0004;
 const DUE_DELIVERIES: u32 = 0x4000_0005;
+/// With those, that it goes on after a job.
+const AFTER: u32 = 0x0001_0000;
 const ALL_OPERATIONS: u32 = 0x4000_0006;
 const ALL_DELIVERIES: u32 = 0x4000_0007;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pgw_core::changes::{Changes, Committed};
-use pgw_core::id::KeyId;
+use pgw_core::id::{KeyId, PaymentId};
 use pgw_core::notifier::Hint;
+use pgw_core::payment::PaymentState;
 use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
 use pgw_core::timestamp::Timestamp;
@@ -20,6 +21,7 @@ use crate::builder::Engine;
 use crate::database::{Database, Session};
 use crate::error::{Doubt, read_error, write_error};
 use crate::notifier::{channel, payload};
+use crate::read;
 use crate::sql::{Bound, Sql, Statement};
 use crate::steps::{Stopped, scoped};
 use crate::sweeps::TOUCH;
@@ -58,6 +60,14 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
     ) -> Self {
         let transaction = Mutex::new(transaction);
         Self { database, transaction, engine, is_checked: AtomicBool::new(false) }
+    }
+
+    pub(crate) async fn one_payment(
+        &self,
+        scope: &Scope,
+        id: PaymentId,
+    ) -> Result<Option<PaymentState>, StorageError> {
+        read::payment(self, scope, id).await
     }
 
     pub(crate) async fn commit_changes(&self, changes: Changes) -> Result<Committed, StorageError> {

@@ -90,6 +90,11 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Past one machine
+//!
+//! The merchant comes first in every key, so rows can be cut by it: [`Migrator::partition`] has the SQL for partitions on one server,
+//! [`Migrator::citus`] for Citus, where the storage wants [`Engine::Distributed`]. What each costs, with figures, is in `docs/scaling.md` of the repository.
+//!
 //! # What to expect of errors
 //!
 //! [`Unavailable`](pgw_core::storage::StorageError::Unavailable) means that nothing was applied.
@@ -115,6 +120,7 @@ mod group;
 mod list;
 mod migrate;
 mod notifier;
+mod partitions;
 mod queue;
 mod read;
 mod redact;
@@ -126,6 +132,7 @@ mod steps;
 mod storage;
 mod sweeps;
 mod table;
+mod together;
 mod value;
 
 pub use batch::COMMIT_BATCH_SIZE;
@@ -135,6 +142,7 @@ pub use database::{Link, Timeouts};
 pub use enlist::PgEnlisted;
 pub use migrate::{Lock, MigrateError, Migrator};
 pub use notifier::PgNotifier;
+pub use partitions::Partitions;
 pub use queue::{Claims, PgQueue};
 pub use retention::{Overdue, Purged, Retention, RetentionError};
 pub use schema::{Schema, SchemaError};

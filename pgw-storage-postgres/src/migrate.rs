@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection, Row as _};
 
+use crate::partitions::Partitions;
 use crate::schema::Schema;
 use crate::sql::filled;
 
@@ -24,6 +25,8 @@ const MIGRATIONS: &[Migration] = &[
 ];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");
+const PARTITION: &str = include_str!("../sql/partition.sql");
+const CITUS: &str = include_str!("../sql/citus.sql");
 
 /// What the schema needs to be up to date with this crate.
 ///
@@ -149,6 +152,33 @@ impl Migrator {
     pub fn grants(&self, owner: &str, app: &str) -> String {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         self.filled(GRANTS).replace("{owner}", &quoted(owner)).replace("{app}", &quoted(app))
+    }
+
+    /// What the owner runs once, after the migrations and before the grants, to have the tables that grow with the payments partitioned by a hash of
+    /// the merchant. One transaction; optional, and everything works the same without it. Rows that are there are copied under a lock.
+    ///
+    /// ```
+    /// use pgw_storage_postgres::{Migrator, Partitions, Schema};
+    /// let sixteen = Partitions::new(16).expect("a power of two");
+    /// let sql = Migrator::new(Schema::default()).partition(sixteen);
+    /// assert!(sql.contains("partition of pgw.payments for values with (modulus 16, remainder 15)"));
+    /// ```
+    #[must_use]
+    pub fn partition(&self, partitions: Partitions) -> String {
+        partitions.fill(&self.filled(PARTITION))
+    }
+
+    /// What the owner runs once on the coordinator of a Citus cluster, after the migrations and the grants: which tables are distributed, by merchant and
+    /// lying together, and which are the same everywhere. The storage then wants [`Engine::Distributed`](crate::Engine::Distributed).
+    ///
+    /// ```
+    /// use pgw_storage_postgres::{Migrator, Schema};
+    /// let sql = Migrator::new(Schema::default()).citus();
+    /// assert!(sql.contains("select create_distributed_table('pgw.payments', 'merchant'"));
+    /// ```
+    #[must_use]
+    pub fn citus(&self) -> String {
+        self.filled(CITUS)
     }
 
     /// Whether the schema is the one that this crate needs.

@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pgw_core::access::KeyPrefix;
-use pgw_core::notifier::{Hint, Notifier, NotifierError, Subscription};
-use pgw_core::queue::Lane;
-use pgw_core::scope::{Mode, Scope};
+use pgw_core::notifier::{Hint, Notifier, NotifierError, Outbox, Sending, Subscription};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{broadcast, watch};
 
@@ -32,14 +29,8 @@ struct Inner {
     /// Tells what this notifier sent from what others did.
     origin: u64,
     hub: broadcast::Sender<Hint>,
-    outbox: Mutex<Outbox>,
+    outbox: Outbox,
     listener: Mutex<Option<Listener>>,
-}
-
-#[derive(Default)]
-struct Outbox {
-    hints: Vec<Hint>,
-    is_sending: bool,
 }
 
 /// The task that listens, and whether it does yet.
@@ -61,49 +52,27 @@ impl PgNotifier {
     pub(crate) fn new(database: Arc<Database>, listens_on: Option<PgConnectOptions>) -> Self {
         let (hub, _) = broadcast::channel(Self::UNREAD_MAX);
         let origin = database.env.u64();
-        let (outbox, listener) = (Mutex::default(), Mutex::default());
+        let (outbox, listener) = (Outbox::default(), Mutex::default());
         Self(Arc::new(Inner { database, listens_on, origin, hub, outbox, listener }))
+    }
+
+    /// Waits until what was published has gone out to other processes, or was given up. For a process that is about to end.
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any await; nothing is lost by that.
+    pub async fn sent(&self) {
+        self.0.outbox.sent().await;
     }
 }
 
 impl Inner {
-    /// Puts hints into the outbox; whether somebody must start to send.
-    fn put(&self, hints: &[Hint]) -> bool {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        for hint in hints {
-            // One of a kind is enough, and too many are as good as "look at everything".
-            if outbox.hints.len() >= OUTBOX_MAX {
-                outbox.hints.clear();
-                outbox.hints.push(Hint::Missed);
-            }
-            if outbox.hints.first() == Some(&Hint::Missed) {
-                break;
-            }
-            let is_general = !matches!(hint, Hint::Payment { .. } | Hint::KeyRevoked(_));
-            if !is_general || !outbox.hints.contains(hint) {
-                outbox.hints.push(hint.clone());
-            }
-        }
-        !std::mem::replace(&mut outbox.is_sending, true)
-    }
-
-    /// What is to be sent now; nothing: the caller stops to send.
-    fn take(&self) -> Vec<Hint> {
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let hints = std::mem::take(&mut outbox.hints);
-        outbox.is_sending = !hints.is_empty();
-        hints
-    }
-
     /// Sends until the outbox is empty.
-    async fn send(self: Arc<Self>) {
-        let mut sends = Sends { inner: Arc::clone(&self), is_done: false };
+    async fn send(self: Arc<Self>, mut sending: Sending) {
         // Nothing durable is in this transaction, so nobody's payment waits behind a flush for it.
         const NOTIFY: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, p) from unnest($2::text[]) p";
         loop {
-            let hints = self.take();
+            let hints = sending.take();
             if hints.is_empty() {
-                sends.is_done = true;
                 return;
             }
             let statement = self.database.sql.text(NOTIFY);
@@ -136,20 +105,6 @@ impl Inner {
         let task = tokio::spawn(hears.run());
         *listener = Some(Listener { task, listens: listens.clone() });
         Some(listens)
-    }
-}
-
-/// Somebody sends. If its runtime ends first, the next one that publishes starts anew.
-struct Sends {
-    inner: Arc<Inner>,
-    is_done: bool,
-}
-
-impl Drop for Sends {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.inner.outbox.lock().unwrap_or_else(PoisonError::into_inner).is_sending = false;
-        }
     }
 }
 
@@ -225,8 +180,9 @@ impl Notifier for PgNotifier {
         for hint in hints {
             let _ = self.0.hub.send(hint.clone());
         }
-        if self.0.put(hints) {
-            tokio::spawn(Arc::clone(&self.0).send());
+        if self.0.outbox.put(hints) {
+            let sending = self.0.outbox.sending();
+            tokio::spawn(Arc::clone(&self.0).send(sending));
         }
         Ok(())
     }
@@ -290,7 +246,7 @@ pub(crate) fn payload(origin: Option<u64>, hints: &[Hint]) -> Vec<String> {
     let mut payloads = Vec::new();
     let mut payload = start.clone();
     for hint in hints {
-        let line = line(hint);
+        let line = hint.to_string();
         if payload.len() + 1 + line.len() > PAYLOAD_MAX {
             payloads.push(std::mem::replace(&mut payload, start.clone()));
         }
@@ -303,50 +259,17 @@ pub(crate) fn payload(origin: Option<u64>, hints: &[Hint]) -> Vec<String> {
     payloads
 }
 
-fn line(hint: &Hint) -> String {
-    match hint {
-        Hint::Work(Lane::Operations) => "work operations".to_owned(),
-        Hint::Work(Lane::Deliveries) => "work deliveries".to_owned(),
-        Hint::Payment { scope, id } => format!("payment {} {} {id}", scope.merchant, scope.mode),
-        Hint::Events => "events".to_owned(),
-        Hint::Stamped => "stamped".to_owned(),
-        Hint::KeyRevoked(prefix) => format!("key {}", prefix.as_str()),
-        Hint::ShieldChanged => "shield".to_owned(),
-        // A kind that this version does not know, or lost ones: whoever hears it looks at everything.
-        _ => "missed".to_owned(),
-    }
-}
-
 /// The hints of a payload; `None` when it is our own, which our subscribers heard before it was sent.
 fn parse(own: u64, payload: &str) -> Option<Vec<Hint>> {
     let mut lines = payload.lines();
     if lines.next() == Some(&format!("{own:016x}")) {
         return None;
     }
-    Some(lines.map(|line| hint(line).unwrap_or(Hint::Missed)).collect())
-}
-
-fn hint(line: &str) -> Option<Hint> {
-    let mut words = line.split(' ');
-    Some(match (words.next()?, words.next(), words.next(), words.next()) {
-        ("work", Some("operations"), None, None) => Hint::Work(Lane::Operations),
-        ("work", Some("deliveries"), None, None) => Hint::Work(Lane::Deliveries),
-        ("payment", Some(merchant), Some(mode), Some(id)) => {
-            let mode = if mode == Mode::Live.as_str() { Mode::Live } else { Mode::Test };
-            Hint::Payment { scope: Scope::new(merchant.parse().ok()?, mode), id: id.parse().ok()? }
-        }
-        ("events", None, None, None) => Hint::Events,
-        ("stamped", None, None, None) => Hint::Stamped,
-        ("shield", None, None, None) => Hint::ShieldChanged,
-        ("key", Some(prefix), None, None) => Hint::KeyRevoked(KeyPrefix::parse(prefix)?),
-        _ => return None,
-    })
+    Some(lines.map(|line| line.parse().unwrap_or(Hint::Missed)).collect())
 }
 
 /// PostgreSQL takes payloads below 8,000 bytes.
 const PAYLOAD_MAX: usize = 7_900;
-/// Most hints that wait to be sent.
-const OUTBOX_MAX: usize = 512;
 /// Between two sendings.
 const GAP: Duration = Duration::from_millis(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -355,6 +278,7 @@ const RECONNECT_MOST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use pgw_core::queue::Lane;
     use pgw_core::testing::sample::Samples;
 
     use super::*;

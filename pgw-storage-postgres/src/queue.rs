@@ -248,6 +248,10 @@ impl Queue for PgQueue {
         Ok(())
     }
 
+    async fn restore(&self, _jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        Ok(None)
+    }
+
     async fn claim(
         &self,
         lane: Lane,
@@ -471,13 +475,22 @@ const DUE: &str = "due_at is not null and buried is null";
 ///
 /// The rows to take are found by where they lie (`ctid`), locked and updated in one go. By their keys they would be joined, and a planner
 /// that does not know how many there will be reads the whole table for that; only a distributed engine, which has no such address, is
-/// asked by keys, and for one merchant.
+/// asked by keys, and for one merchant. Where a table is partitioned, rows of several partitions lie at the same place, so the partition
+/// (`tableoid`) is part of the address.
 fn compose_claim(table: Table, claims: Claims, reach: Reach, has_merchant: bool) -> Template {
     let mut sql = Template::default();
     let of_merchant = if has_merchant { " and d.merchant = $5" } else { "" };
     sql.push("with ");
     if table.lane == Lane::Deliveries {
         push_deliveries(&mut sql, table, reach, of_merchant, has_merchant);
+        if claims == Claims::SkipLocked && !has_merchant {
+            // They were found through others of their endpoint, so they are locked now, and those that somebody just takes passed by.
+            sql.push(", locked as materialized (select d.tableoid, d.ctid from {schema}.deliveries d where ");
+            push_lies_in(&mut sql, "d", "candidates");
+            sql.push(" and ");
+            push_free(&mut sql, "");
+            sql.push(" for update skip locked)");
+        }
     } else {
         sql.push("candidates as materialized (select ").push(address(table, has_merchant));
         sql.push(" from {schema}.operations d where ");
@@ -508,7 +521,7 @@ fn compose_claim(table: Table, claims: Claims, reach: Reach, has_merchant: bool)
 /// What finds a row again.
 const fn address(table: Table, has_merchant: bool) -> &'static str {
     match (has_merchant, table.lane) {
-        (false, _) => "d.ctid",
+        (false, _) => "d.tableoid, d.ctid",
         (true, Lane::Deliveries) => "d.live, d.event, d.endpoint",
         (true, _) => "d.live, d.id",
     }
@@ -526,19 +539,20 @@ fn push_is_candidate(sql: &mut Template, table: Table, claims: Claims, has_merch
         }
         // The candidates were locked when they were found.
         (false, Lane::Operations, _) | (false, _, Claims::Conditional) => {
-            sql.push("t.ctid = any (array(select ctid from candidates))");
+            push_lies_in(sql, "t", "candidates");
         }
-        // They were found through others of their endpoint, so they are locked now, and those that somebody just takes passed by.
-        (false, ..) => {
-            sql.push("t.ctid = any (array(select d.ctid from {schema}.").push(table.name);
-            sql.push(" d where d.ctid = any (array(select ctid from candidates)) and ");
-            push_free(sql, "");
-            sql.push(" for update skip locked))");
-        }
+        (false, ..) => push_lies_in(sql, "t", "locked"),
     }
     // Whoever found it at the same time may have it by now.
     sql.push(" and t.buried is null and t.due_at <= ").push(NOW);
     sql.push(" and (t.claimed_until is null or t.claimed_until <= ").push(NOW).push(")");
+}
+
+/// The row is one of those whose address a relation has: found by where it lies, then told from what lies there in other partitions.
+fn push_lies_in(sql: &mut Template, row: &'static str, relation: &'static str) {
+    sql.push(row).push(".ctid = any (array(select ctid from ").push(relation).push(")) and (");
+    sql.push(row).push(".tableoid, ").push(row).push(".ctid) in (select tableoid, ctid from ");
+    sql.push(relation).push(")");
 }
 
 fn push_free(sql: &mut Template, of_merchant: &'static str) {
@@ -578,7 +592,7 @@ fn push_deliveries(
     if reach == Reach::EachEndpoint {
         sql.push("select x.* from endpoints g cross join lateral (");
     }
-    sql.push("select d.merchant, ").push(if has_merchant { "" } else { "d.ctid, " });
+    sql.push("select d.merchant, ").push(if has_merchant { "" } else { "d.tableoid, d.ctid, " });
     sql.push("d.live, d.event, d.endpoint, d.due_at from {schema}.deliveries d where ");
     push_free(sql, of_merchant);
     if reach == Reach::EachEndpoint {

@@ -16,7 +16,7 @@ use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress}
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::storage::{
-    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
 };
 use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
@@ -31,6 +31,7 @@ use crate::notifier::PgNotifier;
 use crate::queue::PgQueue;
 use crate::steps::scoped;
 use crate::sweeps::TOUCH;
+use crate::together::Together;
 use crate::value::Time;
 use crate::{audit, due, list, read};
 
@@ -59,6 +60,7 @@ pub struct PgStorage(Arc<Inner>);
 struct Inner {
     database: Arc<Database>,
     batcher: Batcher,
+    together: Arc<Together>,
     builder: PgStorageBuilder,
 }
 
@@ -73,7 +75,7 @@ impl PgStorage {
         batcher: Batcher,
         builder: PgStorageBuilder,
     ) -> Self {
-        Self(Arc::new(Inner { database, batcher, builder }))
+        Self(Arc::new(Inner { database, batcher, together: Arc::default(), builder }))
     }
 
     /// The pool it works on.
@@ -131,6 +133,14 @@ impl PgStorage {
         self.0.batcher.commit(changes).await
     }
 
+    async fn one_payment(
+        &self,
+        scope: &Scope,
+        id: PaymentId,
+    ) -> Result<Option<PaymentState>, StorageError> {
+        self.0.together.payment(&self.0.database, scope, id).await
+    }
+
     async fn stamp(&self, limit: usize) -> Result<usize, StorageError> {
         let database = Arc::clone(&self.0.database);
         let work = self.0.database.transact(move |connection| {
@@ -174,7 +184,7 @@ impl fmt::Debug for PgStorage {
     }
 }
 
-/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `stamp`, `purge`, `touch` and `redact`.
+/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `one_payment`, `stamp`, `purge`, `touch` and `redact`.
 macro_rules! storage {
     ([$($generics:tt)*] $type:ty, $self:ident => $session:expr) => {
         #[async_trait]
@@ -193,7 +203,7 @@ macro_rules! storage {
         }
 
         async fn payment(&$self, scope: &Scope, id: PaymentId) -> Result<Option<PaymentState>, StorageError> {
-            read::payment($session, scope, id).await
+            $self.one_payment(scope, id).await
         }
 
         async fn payment_of(
@@ -295,8 +305,13 @@ macro_rules! storage {
             due::due_all($session, jobs).await
         }
 
-        async fn due_jobs(&$self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {
-            due::due_jobs($session, lane, limit).await
+        async fn due_page(
+            &$self,
+            lane: Lane,
+            after: Option<&DueJob>,
+            limit: usize,
+        ) -> Result<Vec<DueJob>, StorageError> {
+            due::due_page($session, lane, after, limit).await
         }
 
         async fn expired_payments(

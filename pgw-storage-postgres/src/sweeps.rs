@@ -8,6 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
+use crate::builder::Engine;
+use crate::read::rows_of;
 use crate::sql::{Bound, Sql};
 use crate::steps::Stopped;
 use crate::value::Time;
@@ -24,6 +26,8 @@ pub(crate) struct Sweep<'c> {
     pub(crate) sql: &'c Sql,
     /// Whether the connection keeps prepared statements: not behind a pooler.
     pub(crate) is_persistent: bool,
+    /// On a distributed engine, what is written and locked is one merchant's in each statement; only reads are about all.
+    pub(crate) engine: Engine,
 }
 
 impl Sweep<'_> {
@@ -56,15 +60,8 @@ impl Sweep<'_> {
                  select merchant, live, id, sequence, max(created_at) over (partition by merchant, live, coalesce(payment, id) \
                  order by sequence rows unbounded preceding) as counts_from from picked \
              ) select merchant, live, id from placed order by counts_from, sequence, id limit $1";
-        const FEEDS: &str = "insert into {schema}.feeds as f (merchant, live, position) \
-             select * from unnest($1::text[], $2::boolean[], $3::bigint[]) \
-             on conflict (merchant, live) do update set position = f.position + excluded.position \
-             returning merchant, live, position";
-        const STAMP: &str = "update {schema}.events t set feed_position = i.position \
-             from unnest($1::text[], $2::boolean[], $3::uuid[], $4::bigint[]) as i(merchant, live, id, position) \
-             where t.merchant = i.merchant and t.live = i.live and t.id = i.id";
         self.rows(LEASE, Bound::new().and("sequencer")).await?;
-        let ready = self.rows(READY, Bound::new().and(crate::read::rows_of(limit))).await?;
+        let ready = self.rows(READY, Bound::new().and(rows_of(limit))).await?;
         if ready.is_empty() {
             return Ok(0);
         }
@@ -72,35 +69,65 @@ impl Sweep<'_> {
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
             .collect::<Result<_, sqlx::Error>>()?;
-        let mut counts: BTreeMap<(&str, bool), i64> = BTreeMap::new();
-        for (merchant, live, _) in &events {
-            *counts.entry((merchant.as_str(), *live)).or_default() += 1;
+        let mut feeds: BTreeMap<(&str, bool), Vec<Uuid>> = BTreeMap::new();
+        for (merchant, live, id) in &events {
+            feeds.entry((merchant.as_str(), *live)).or_default().push(*id);
         }
+        match self.engine {
+            Engine::Single => self.place_all(&feeds).await?,
+            Engine::Distributed => {
+                for (feed, ids) in &feeds {
+                    self.place(*feed, ids).await?;
+                }
+            }
+        }
+        Ok(events.len())
+    }
+
+    /// Places the events of all these feeds.
+    async fn place_all(
+        &mut self,
+        feeds: &BTreeMap<(&str, bool), Vec<Uuid>>,
+    ) -> Result<(), Stopped> {
+        const FEEDS: &str = "insert into {schema}.feeds as f (merchant, live, position) \
+             select * from unnest($1::text[], $2::boolean[], $3::bigint[]) \
+             on conflict (merchant, live) do update set position = f.position + excluded.position \
+             returning merchant, live, position";
+        const STAMP: &str = "update {schema}.events t set feed_position = i.position \
+             from unnest($1::text[], $2::boolean[], $3::uuid[], $4::bigint[]) as i(merchant, live, id, position) \
+             where t.merchant = i.merchant and t.live = i.live and t.id = i.id";
         let bound = Bound::new()
-            .and(counts.keys().map(|(merchant, _)| *merchant).collect::<Vec<&str>>())
-            .and(counts.keys().map(|(_, live)| *live).collect::<Vec<bool>>())
-            .and(counts.values().copied().collect::<Vec<i64>>());
-        // From the last position that a feed was given back to the one before its first new one.
-        let mut next: BTreeMap<(String, bool), i64> = BTreeMap::new();
+            .and(feeds.keys().map(|(merchant, _)| *merchant).collect::<Vec<&str>>())
+            .and(feeds.keys().map(|(_, live)| *live).collect::<Vec<bool>>())
+            .and(feeds.values().map(|ids| rows_of(ids.len())).collect::<Vec<i64>>());
+        let (mut merchants, mut live, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let mut positions: Vec<i64> = Vec::new();
         for row in self.rows(FEEDS, bound).await? {
             let feed: (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-            let last: i64 = row.try_get(2)?;
-            let count = counts.get(&(feed.0.as_str(), feed.1)).copied().unwrap_or_default();
-            next.insert(feed, last - count);
+            let of_feed = feeds.get(&(feed.0.as_str(), feed.1)).map_or(&[][..], Vec::as_slice);
+            merchants.extend(of_feed.iter().map(|_| feed.0.clone()));
+            live.extend(of_feed.iter().map(|_| feed.1));
+            ids.extend_from_slice(of_feed);
+            positions.extend(last_of(row.try_get(2)?, of_feed));
         }
-        let mut positions = Vec::with_capacity(events.len());
-        for (merchant, live, _) in &events {
-            let position = next.entry((merchant.clone(), *live)).or_default();
-            *position += 1;
-            positions.push(*position);
-        }
-        let bound = Bound::new()
-            .and(events.iter().map(|(merchant, ..)| merchant.as_str()).collect::<Vec<&str>>())
-            .and(events.iter().map(|(_, live, _)| *live).collect::<Vec<bool>>())
-            .and(events.iter().map(|(.., id)| *id).collect::<Vec<Uuid>>())
-            .and(positions);
+        let bound = Bound::new().and(merchants).and(live).and(ids).and(positions);
         self.rows(STAMP, bound).await?;
-        Ok(events.len())
+        Ok(())
+    }
+
+    /// Places the events of one feed.
+    async fn place(&mut self, (merchant, live): (&str, bool), ids: &[Uuid]) -> Result<(), Stopped> {
+        const FEED: &str = "insert into {schema}.feeds as f (merchant, live, position) values ($1, $2, $3) \
+             on conflict (merchant, live) do update set position = f.position + excluded.position returning position";
+        const STAMP: &str = "update {schema}.events t set feed_position = i.position \
+             from unnest($3::uuid[], $4::bigint[]) as i(id, position) where t.merchant = $1 and t.live = $2 and t.id = i.id";
+        let bound = Bound::new().and(merchant).and(live).and(rows_of(ids.len()));
+        for row in self.rows(FEED, bound).await? {
+            let positions: Vec<i64> = last_of(row.try_get(0)?, ids).collect();
+            let bound = Bound::new().and(merchant).and(live).and(ids.to_vec()).and(positions);
+            self.rows(STAMP, bound).await?;
+        }
+        Ok(())
     }
 
     /// Drops up to `limit` answers of keys claimed before a time; how many.
@@ -114,7 +141,10 @@ impl Sweep<'_> {
         const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null \
              from unnest($1::text[], $2::boolean[], $3::text[]) as i(merchant, live, key) \
              where t.merchant = i.merchant and t.live = i.live and t.key = i.key";
-        let bound = Bound::new().and(Time(before)).and(crate::read::rows_of(limit));
+        let bound = Bound::new().and(Time(before)).and(rows_of(limit));
+        if self.engine == Engine::Distributed {
+            return self.purge_by_merchant(bound).await;
+        }
         let old = self.rows(OLD, bound).await?;
         if old.is_empty() {
             return Ok(0);
@@ -127,4 +157,29 @@ impl Sweep<'_> {
         self.rows(DROP, bound).await?;
         Ok(old.len())
     }
+
+    /// The same, a statement for each merchant that has old answers. What another just drops is not dropped again, and not counted.
+    async fn purge_by_merchant(&mut self, old: Bound) -> Result<usize, Stopped> {
+        const OLD: &str = "select merchant, live, key from {schema}.idempotency_keys \
+             where answer_status is not null and created_at < $1 order by created_at limit $2";
+        const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null \
+             from unnest($2::boolean[], $3::text[]) as i(live, key) \
+             where t.merchant = $1 and t.live = i.live and t.key = i.key and t.answer_status is not null returning 1";
+        let mut merchants: BTreeMap<String, (Vec<bool>, Vec<String>)> = BTreeMap::new();
+        for row in self.rows(OLD, old).await? {
+            let (live, keys) = merchants.entry(row.try_get(0)?).or_default();
+            live.push(row.try_get(1)?);
+            keys.push(row.try_get(2)?);
+        }
+        let mut dropped = 0;
+        for (merchant, (live, keys)) in merchants {
+            dropped += self.rows(DROP, Bound::new().and(merchant).and(live).and(keys)).await?.len();
+        }
+        Ok(dropped)
+    }
+}
+
+/// The positions of these events, when the last of them is this one.
+fn last_of(last: i64, events: &[Uuid]) -> impl Iterator<Item = i64> {
+    (last - rows_of(events.len()) + 1)..=last
 }

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use crate::error::ServerError;
 
-/// The user that the servers run as: PostgreSQL and PgBouncer refuse to run as root.
+/// The user that the servers run as: PostgreSQL and PgBouncer refuse to run as root, and Redis has no need to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Account {
     /// This process's own user.

@@ -22,11 +22,14 @@ while [ "$tries" -lt 100 ] && is_initializing; do
     tries=$((tries + 1))
 done
 
-# For two seconds politely, then for ten without. The list is not quoted, to be split.
+# For two seconds politely, then for ten without. Redis has nothing to give back, and to it SIGQUIT is a crash.
 tries=0
 while pids=$(working) && [ -n "$pids" ] && [ "$tries" -lt 120 ]; do
-    if [ "$tries" -lt 20 ]; then signal=QUIT; else signal=KILL; fi
-    kill -s "$signal" $pids 2>/dev/null
+    for pid in $pids; do
+        signal=QUIT
+        if [ "$tries" -ge 20 ] || grep -qsx redis-server "/proc/$pid/comm"; then signal=KILL; fi
+        kill -s "$signal" "$pid" 2>/dev/null
+    done
     sleep 0.1
     tries=$((tries + 1))
 done

@@ -57,7 +57,8 @@ fn create_directory() -> Result<PathBuf, ServerError> {
     for _ in 0..NAMES_MAX {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("pgw-{}-{number}", process::id()));
-        let socket = path.join(format!(".s.PGSQL.{PORT}"));
+        // The longest path to a socket, which is that to a pair's.
+        let socket = path.join(format!("primary/.s.PGSQL.{PORT}"));
         if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(ServerError::PathTooLong(path));
         }

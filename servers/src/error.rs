@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 #[non_exhaustive]
 pub enum ServerError {
     /// A program is not on this machine.
-    #[error("`{0}` is not installed; apt-get install postgresql pgbouncer")]
+    #[error("`{0}` is not installed; apt-get install postgresql pgbouncer redis-server")]
     NotInstalled(&'static str),
     /// This process is root, and there is nobody else to run the servers as.
     #[error(
@@ -19,6 +19,17 @@ pub enum ServerError {
     /// The address of a Unix socket has room for 107 bytes.
     #[error("{0} is too long for a Unix socket; set TMPDIR to a shorter directory")]
     PathTooLong(PathBuf),
+    /// All ports that servers take are in use.
+    #[error("none of the TCP ports {first} to {last} of 127.0.0.1 is free")]
+    NoPort {
+        /// The first one that was tried.
+        first: u16,
+        /// The last one that was tried.
+        last: u16,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system refused something.
     #[error("cannot {attempt}")]
     System {
@@ -37,14 +48,14 @@ pub enum ServerError {
         /// The last lines of its log.
         log: String,
     },
-    /// The program was not ready in time, and was killed.
+    /// The program was not ready in time, and was killed; or servers that should have agreed on something had not.
     #[error("{program} was not ready after {seconds} s; the end of its log:\n{log}")]
     NotReady {
-        /// The program.
+        /// The program, or what the servers form.
         program: &'static str,
         /// How long it was waited for.
         seconds: u64,
-        /// The last lines of its log.
+        /// The last lines of its log, or what the servers said last.
         log: String,
     },
     /// The program did not end in time when it was asked to, and was killed.

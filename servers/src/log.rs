@@ -1,4 +1,4 @@
-//! `Log`: what a program writes to its standard error, and what can be told from it.
+//! `Log`: what a program writes to its standard output and error, and what can be told from it.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};

@@ -1,4 +1,5 @@
-//! `servers [--durable] -- COMMAND [ARGUMENT…]`: runs a command with a PostgreSQL of its own and a PgBouncer in front of it.
+//! `servers [--durable] -- COMMAND [ARGUMENT…]`: runs a command with a PostgreSQL of its own, a PgBouncer in front of it,
+//! a Redis, and a Redis Cluster.
 
 use std::env;
 use std::error::Error;
@@ -6,9 +7,10 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
-use servers::{PgBouncer, Postgres, PostgresBuilder};
+use servers::{PgBouncer, Postgres, PostgresBuilder, Redis, RedisCluster, ServerError};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -62,15 +64,16 @@ impl Arguments {
 fn run(arguments: &Arguments) -> Result<u8, Box<dyn Error>> {
     // From here on a signal does not end this process, which has to stop the servers first.
     let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGTERM])?;
-    let postgres = arguments.postgres.clone().start()?;
-    let pgbouncer = PgBouncer::builder(&postgres).start()?;
+    let servers = Servers::start(arguments.postgres.clone())?;
     if let Some(signal) = signals.pending().find(|&signal| signal != SIGCHLD) {
         return Ok(killed(signal));
     }
     let command = Command::new(&arguments.program)
         .args(&arguments.arguments)
-        .env("PGW_TEST_POSTGRES", postgres.url())
-        .env("PGW_TEST_PGBOUNCER", pgbouncer.url())
+        .env("PGW_TEST_POSTGRES", servers.postgres.url())
+        .env("PGW_TEST_PGBOUNCER", servers.pgbouncer.url())
+        .env("PGW_TEST_REDIS", servers.redis.url())
+        .env("PGW_TEST_REDIS_CLUSTER", servers.redis_cluster.urls().join(","))
         .spawn();
     match command {
         Ok(command) => Ok(status(wait(command, &mut signals)?)),
@@ -78,6 +81,31 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn Error>> {
             report_start(&arguments.program, &error);
             Ok(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
         }
+    }
+}
+
+#[derive(Debug)]
+struct Servers {
+    pgbouncer: PgBouncer,
+    postgres: Postgres,
+    redis: Redis,
+    redis_cluster: RedisCluster,
+}
+
+impl Servers {
+    /// All at the same time, since most of it is waiting.
+    fn start(postgres: PostgresBuilder) -> Result<Self, ServerError> {
+        thread::scope(|scope| {
+            // Nobody is to fail here, and a starved machine must not be taken for a failure.
+            let redis_cluster =
+                RedisCluster::builder().with_setting("cluster-node-timeout", "60000");
+            let redis_cluster = scope.spawn(|| redis_cluster.start());
+            let postgres = postgres.start()?;
+            let pgbouncer = PgBouncer::builder(&postgres).start()?;
+            let redis = Redis::builder().start()?;
+            let redis_cluster = redis_cluster.join().expect("starting servers does not panic")?;
+            Ok(Self { pgbouncer, postgres, redis, redis_cluster })
+        })
     }
 }
 
@@ -134,17 +162,19 @@ const NOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 const HELP: &str = "\
-Runs a command with a PostgreSQL of its own and a PgBouncer in front of it, and exits with the command's status.
+Runs a command with servers of its own, PostgreSQL, PgBouncer and Redis, and exits with the command's status.
 
 usage: servers [--durable] -- COMMAND [ARGUMENT...]
 
 The command finds their URLs in the environment:
-  PGW_TEST_POSTGRES   the server
-  PGW_TEST_PGBOUNCER  the same server through PgBouncer, in transaction mode
+  PGW_TEST_POSTGRES       PostgreSQL
+  PGW_TEST_PGBOUNCER      the same server through PgBouncer, in transaction mode
+  PGW_TEST_REDIS          Redis
+  PGW_TEST_REDIS_CLUSTER  the three masters of a Redis Cluster, separated by commas
 
 options:
-  --durable  commit as in production: fsync, synchronous_commit and full_page_writes stay on
+  --durable  PostgreSQL commits as in production: fsync, synchronous_commit and full_page_writes stay on
   --help     print this
 
-Both servers and all their data are gone when this ends, in whatever way.
+The servers and all their data are gone when this ends, in whatever way.
 ";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::account::Account;
 use crate::directory::Directory;
 use crate::error::ServerError;
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, PostgresPair};
 use crate::process::Process;
 use crate::program;
 use crate::url::{self, PORT, USER};
@@ -33,6 +33,11 @@ impl PgBouncer {
             pool_size: POOL_SIZE_DEFAULT,
             settings: Vec::new(),
         }
+    }
+
+    /// A pool of 20 connections to the primary of `pair`, whichever that is at the time of a connection.
+    pub fn builder_for_pair(pair: &PostgresPair) -> PgBouncerBuilder {
+        PgBouncerBuilder { server: pair.socket_directory(), ..Self::builder(pair.primary()) }
     }
 
     /// The URL of the server's database `postgres` through the pool, for libpq and sqlx alike.

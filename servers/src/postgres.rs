@@ -1,5 +1,7 @@
 //! `Postgres`: a PostgreSQL server that can be killed and started again.
 
+mod pair;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::error::ServerError;
 use crate::process::Process;
 use crate::program;
 use crate::url::{self, PORT, USER};
+
+pub use self::pair::{PostgresPair, PostgresPairBuilder};
 
 /// A PostgreSQL server of one's own. Dropping it stops it at once and removes all its data.
 ///
@@ -193,7 +197,10 @@ fn start(
     for (name, value) in settings {
         command.arg("-c").arg(format!("{name}={value}"));
     }
-    let mut process = Process::spawn("postgres", &mut command, Some(READY))?;
+    // The file is what makes it a standby.
+    let is_standby = data_directory(directory).join("standby.signal").exists();
+    let ready = if is_standby { READY_STANDBY } else { READY };
+    let mut process = Process::spawn("postgres", &mut command, Some(ready))?;
     process.wait_ready(START_TIMEOUT)?;
     Ok(process)
 }
@@ -204,6 +211,8 @@ fn data_directory(directory: &Directory) -> PathBuf {
 
 /// What the log says at the end of a start, of one that recovers from a crash too.
 const READY: &str = "database system is ready to accept connections";
+/// What the log of a standby says once it can be read.
+const READY_STANDBY: &str = "database system is ready to accept read";
 /// A second or two do, recovery after a crash included, unless much was written since the last checkpoint.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Writing out all of a full cache takes that long on a slow disk.

@@ -26,12 +26,17 @@ impl Process {
         command: &mut Command,
         ready: Option<&'static str>,
     ) -> Result<Self, ServerError> {
-        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| {
+        // Redis logs to standard output, the others to standard error.
+        let (output, input) = io::pipe().map_err(ServerError::system("make a pipe"))?;
+        let second = input.try_clone().map_err(ServerError::system("share a pipe"))?;
+        let started = command.stdout(second).stderr(input).spawn();
+        // The command has ends of the pipe too, and the log ends only when all of them are closed.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = started.map_err(|error| {
             // Another user may be refused the directory, and the system does not say which of the two it was.
             let directory = command.get_current_dir().unwrap_or(Path::new("."));
             ServerError::system(format!("start {name} in {}", directory.display()))(error)
         })?;
-        let output = child.stderr.take().expect("standard error was asked for as a pipe");
         let process = Self { name, child, log: Arc::default() };
         let log = Arc::clone(&process.log);
         // It reads for as long as the program lives: a full pipe would stop the program in the middle of a log line.
@@ -112,7 +117,7 @@ impl Process {
     }
 
     /// Only this process waits for the child, so its number is its own for as long as this says that it runs.
-    fn is_running(&mut self) -> Result<bool, ServerError> {
+    pub(crate) fn is_running(&mut self) -> Result<bool, ServerError> {
         let status = self
             .child
             .try_wait()

@@ -9,7 +9,8 @@ use crate::error::ServerError;
 /// The directory of `postgres`, `initdb`, `psql`, `pgbench` and the like.
 pub(crate) fn postgres_directory() -> Result<PathBuf, ServerError> {
     packaged(Path::new("/usr/lib/postgresql"))
-        .or_else(|| on_path("postgres").as_deref().and_then(Path::parent).map(Path::to_path_buf))
+        // With links followed, since what lies beside the program is needed too.
+        .or_else(|| Some(on_path("postgres")?.canonicalize().ok()?.parent()?.to_path_buf()))
         .or_else(configured)
         // A client without a server brings a directory too.
         .filter(|directory| directory.join("postgres").is_file())
@@ -21,6 +22,16 @@ pub(crate) fn pgbouncer() -> Result<PathBuf, ServerError> {
     on_path("pgbouncer")
         .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|program| program.is_file()))
         .ok_or(ServerError::NotInstalled("pgbouncer"))
+}
+
+/// `redis-server`, which is Sentinel too.
+pub(crate) fn redis_server() -> Result<PathBuf, ServerError> {
+    on_path("redis-server").ok_or(ServerError::NotInstalled("redis-server"))
+}
+
+/// `redis-cli`, of a package that `redis-server` requires.
+pub(crate) fn redis_cli() -> Result<PathBuf, ServerError> {
+    on_path("redis-cli").ok_or(ServerError::NotInstalled("redis-cli"))
 }
 
 /// The newest version that Debian's packages installed, in `<root>/<version>/bin`.
@@ -39,13 +50,12 @@ fn packaged(root: &Path) -> Option<PathBuf> {
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    // Absolute, since the servers run in another directory; with links followed, since what lies beside the program is
-    // needed too.
+    // Absolute, since the servers run in another directory. A link is not followed: programs of Redis are all the same
+    // file, which goes by the name it is called.
     env::split_paths(&path)
         .map(|directory| directory.join(name))
-        .find(|program| program.is_file())?
-        .canonicalize()
-        .ok()
+        .find(|program| program.is_file())
+        .and_then(|program| std::path::absolute(program).ok())
 }
 
 /// What `pg_config` says; none if it is not there.

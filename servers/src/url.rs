@@ -1,4 +1,4 @@
-//! The URL of a server behind a Unix socket.
+//! The URLs of servers: of PostgreSQL's behind a Unix socket, and how any of them escapes what it holds.
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,16 +7,21 @@ use std::path::Path;
 /// A URL that libpq and sqlx understand alike. They take the socket's directory from `host`; the port is there against
 /// `PGPORT`.
 pub(crate) fn url(socket_directory: &Path) -> String {
-    let mut url = format!("postgres://{USER}@localhost:{PORT}/{DATABASE}?host=");
-    for &byte in socket_directory.as_os_str().as_bytes() {
-        // The unreserved characters of RFC 3986, section 2.3.
+    let directory = percent_encoded(socket_directory.as_os_str().as_bytes());
+    format!("postgres://{USER}@localhost:{PORT}/{DATABASE}?host={directory}")
+}
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3, as `%XX`.
+pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
+    let mut encoded = String::with_capacity(bytes.len());
+    for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            url.push(char::from(byte));
+            encoded.push(char::from(byte));
         } else {
-            write!(url, "%{byte:02X}").expect("writing to a string does not fail");
+            write!(encoded, "%{byte:02X}").expect("writing to a string does not fail");
         }
     }
-    url
+    encoded
 }
 
 /// The user, owner of everything.

@@ -5,6 +5,9 @@
 //! statement; (c) 64 payments a transaction; and pgw, whose payment is five rows. The baselines write rows as long as pgw's into tables
 //! with the same columns, checks and indexes. Writes `target/create_payment.svg`. The last line is
 //! `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
+//!
+//! `-- --loaded N` measures instead how much of its pace pgw keeps over N payments of the last two months, against ten thousand: at 128 callers,
+//! `result: loaded=N of_10_thousand=…`. Ten million take some 40 GB of disk and half an hour.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -24,7 +27,8 @@ use pgw_core::money::Money;
 use pgw_core::payment::Customer;
 use pgw_core::payment::plan::NewPayment;
 use pgw_core::text::{CustomerId, CustomerName, PaymentMethod};
-use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, raw_sql};
+use pgw_core::worker::Worker;
+use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, query, raw_sql};
 use pgw_storage_postgres::{Migrator, PgStorage, Schema};
 use servers::Postgres;
 
@@ -38,26 +42,33 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Options {
     seconds: u64,
     callers: Vec<usize>,
+    loaded: Option<u64>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut options = Self { seconds: 5, callers: (0..=8).map(|power| 1 << power).collect() };
+        let mut options =
+            Self { seconds: 5, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--seconds" => options.seconds = value.parse()?,
+                "--loaded" => options.loaded = Some(value.parse()?),
                 "--callers" => {
                     options.callers = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
                 _ => {
-                    return Err(format!("{name}: there are --seconds N and --callers N,N,…").into());
+                    let known = "--seconds N, --callers N,N,… and --loaded N";
+                    return Err(format!("{name}: there are {known}").into());
                 }
             }
         }
         Ok(options)
     }
 }
+
+/// At once, where one number of them is measured.
+const CALLERS: usize = 128;
 
 /// What is measured, in the order of its turn.
 const SERIES: [&str; 4] = ["a: three inserts", "b: one statement", "c: 64 a transaction", "pgw"];
@@ -71,6 +82,9 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .start()?;
     let mut owner = PgConnection::connect(&postgres.url()).await?;
     Migrator::new(Schema::default()).run(&mut owner).await?;
+    if let Some(loaded) = options.loaded {
+        return over(&postgres.url(), &mut owner, loaded, options.seconds).await;
+    }
     raw_sql(baseline::TABLES).execute(&mut owner).await?;
     let mut loads: BTreeMap<(usize, usize), Load> = BTreeMap::new();
     println!("callers  {:>22} {:>22} {:>22} {:>22}", SERIES[0], SERIES[1], SERIES[2], SERIES[3]);
@@ -94,6 +108,104 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     report(options, &loads)
 }
+
+/// pgw's pace over ten thousand payments, and over so many.
+async fn over(
+    url: &str,
+    owner: &mut PgConnection,
+    loaded: u64,
+    seconds: u64,
+) -> Result<(), Box<dyn Error>> {
+    const FEW: u64 = 10_000;
+    template(url, owner).await?;
+    let mut paces = Vec::new();
+    let mut there = 0;
+    for count in [FEW, loaded.max(FEW)] {
+        // A million at a time, so that one sees it go on.
+        while there < count {
+            let next = count.min(there + 1_000_000);
+            let began = Moment::now();
+            multiply(owner, there + 1, next).await?;
+            println!(
+                "{next:>10} payments are there, the last {} in {:.0?}",
+                next - there,
+                began.ago()
+            );
+            there = next;
+        }
+        for tidy in ["vacuum analyze", "checkpoint"] {
+            raw_sql(tidy).execute(&mut *owner).await?;
+        }
+        let load = pgw(url, CALLERS, Duration::from_secs(seconds)).await?;
+        println!("over {count} payments: {}", cell(&load));
+        paces.push(load.per_s);
+        raw_sql("delete from pgw.idempotency_keys where key like 'order-%' or key like 'warm-%'")
+            .execute(&mut *owner)
+            .await?;
+    }
+    println!("result: loaded={loaded} of_10_thousand={:.2}", paces[1] / paces[0]);
+    Ok(())
+}
+
+/// One payment that was charged and whose events were stamped, of which the others are made.
+async fn template(url: &str, owner: &mut PgConnection) -> Result<(), Box<dyn Error>> {
+    let pg = PgStorage::builder().connect(url).await?;
+    let gateway = Gateway::builder()
+        .with_queue(Arc::new(pg.queue()))
+        .with_notifier(Arc::new(pg.notifier()))
+        .with_storage(Arc::new(pg))
+        .build()?;
+    let worker = Worker::new(&gateway).start();
+    let key = IdempotencyKey::parse("template")?;
+    let host = gateway.host();
+    let made = host.create_payment(order()?.with_idempotency_key(key)).await?;
+    host.wait_for(made.payment().id, None, Duration::from_secs(10)).await?;
+    worker.shutdown().await;
+    // As a day later: the stored answer is gone, and the events have their places.
+    gateway.storage().stamp_events(100).await?;
+    raw_sql(TEMPLATE).execute(owner).await?;
+    Ok(())
+}
+
+/// Payments of these numbers, like the template, one each half second, with ids that grow as real ones do.
+async fn multiply(owner: &mut PgConnection, first: u64, last: u64) -> Result<(), Box<dyn Error>> {
+    let (first, last) = (i64::try_from(first)?, i64::try_from(last)?);
+    query("select template.multiply($1, $2)").bind(first).bind(last).execute(owner).await?;
+    Ok(())
+}
+
+/// Copies of a settled payment, of its events and of its audit rows, which differ in what tells them apart. The rest of each row is the template's.
+const TEMPLATE: &str = r"
+update pgw.idempotency_keys set answer_status = null, answer_body = null;
+create schema template;
+create table template.payments as select *, 0 as part from pgw.payments;
+create table template.operations as select *, 0 as part from pgw.operations;
+create table template.events as select *, row_number() over (order by id) as part from pgw.events;
+create table template.idempotency_keys as select *, 0 as part from pgw.idempotency_keys;
+create table template.audit as select *, row_number() over (order by at, id) as part from pgw.audit;
+create function template.id(n bigint, part bigint) returns uuid immutable language sql as $$
+    select (lpad(to_hex(1700000000000 + n * 500), 12, '0') || '7000800' || part || lpad(to_hex(n), 12, '0'))::uuid $$;
+create function template.at(n bigint) returns timestamptz immutable language sql as $$
+    select timestamptz '2023-11-14 00:00:00+00' + n * interval '0.5 s' $$;
+create function template.multiply(first bigint, last bigint) returns void language plpgsql as $$
+declare t text; columns text; values text;
+begin
+    foreach t in array array['payments', 'operations', 'events', 'idempotency_keys', 'audit'] loop
+        select string_agg(quote_ident(c.column_name), ', ' order by c.ordinal_position),
+            string_agg(case
+                when t in ('payments', 'operations') and c.column_name = 'id' then 'template.id(n, 0)'
+                when c.column_name = 'id' then 'template.id(n, t.part)'
+                when c.column_name in ('payment', 'operation') then 'template.id(n, 0)'
+                when c.column_name in ('key', 'idempotency_key') then quote_literal('old-') || ' || n'
+                when c.column_name = 'feed_position' then '1000000000 + n * 2 + t.part'
+                when c.column_name in ('created_at', 'updated_at', 'at') then 'template.at(n)'
+                else 't.' || quote_ident(c.column_name) end, ', ' order by c.ordinal_position)
+            into columns, values
+            from information_schema.columns c where c.table_schema = 'pgw' and c.table_name = t;
+        execute format('insert into pgw.%I (%s) select %s from generate_series(%s::bigint, %s) n, template.%I t',
+            t, columns, values, first, last, t);
+    end loop;
+end $$";
 
 fn cell(load: &Load) -> String {
     format!("{:>7.0}/s p99 {:>5.1} ms", load.per_s, load.p99.as_secs_f64() * 1e3)

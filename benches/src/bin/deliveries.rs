@@ -1,18 +1,22 @@
 //! Payments and webhooks over real HTTP: created, charged by the sandbox, signed, delivered to a sink on loopback, attempts recorded.
 //!
-//! `cargo run --release -p benches --bin deliveries [-- --only drain,end,latency,isolation,memory] [--seconds N] [--drained N]
+//! `cargo run --release -p benches --bin deliveries [-- --only drain,end,latency,isolation,memory,redis,processes] [--seconds N] [--drained N]
 //! [--pending N]`. Each part starts a private server with `fsync` and `synchronous_commit` on and a node (gateway, worker, HTTP interface) in a
 //! process of its own; the load and the sink are in this one. The last line is
-//! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=…`, NaN for what was not measured.
+//! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
+//! processes_vs_one=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
+//! PostgreSQL, and what is written to PostgreSQL on it; `processes` is creation through two processes behind PgBouncer, against one without.
 
 use std::error::Error;
 use std::time::Duration;
 
-use benches::load::Until;
-use benches::node::NODE;
+use benches::load::{Load, Until};
+use benches::node::{NODE, Node, Place};
 use benches::sink::Manner;
 use benches::stage::{CONNECTIONS, Latency, Stage};
 use benches::time::Moment;
+use pgw_storage_postgres::Link;
+use servers::PgBouncer;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -32,7 +36,7 @@ struct Options {
     pending: u64,
 }
 
-const PARTS: [&str; 5] = ["drain", "end", "latency", "isolation", "memory"];
+const PARTS: [&str; 7] = ["drain", "end", "latency", "isolation", "memory", "redis", "processes"];
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
@@ -76,7 +80,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         println!("{what:<68} {drained:>10.0}/s");
     }
     if options.has("end") {
-        end_to_end = end(options.time).await?;
+        end_to_end = end(Stage::set(1).await?, options.time).await?.per_s;
         let what = "payments created, charged and delivered to one endpoint";
         println!("{what:<68} {end_to_end:>10.0}/s");
     }
@@ -100,9 +104,27 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         let what = format!("resident memory of the node, {} pending", options.pending);
         println!("{what:<68} {rss:>8.1} MiB");
     }
+    let (mut redis, mut records, mut processes) = (f64::NAN, f64::NAN, f64::NAN);
+    if options.has("redis") {
+        let of_rows = end(Stage::set(1).await?, options.time).await?;
+        let of_redis = end(Stage::with_redis(1).await?, options.time).await?;
+        for (what, way) in [("PostgreSQL", &of_rows), ("Redis", &of_redis)] {
+            let what = format!("created, charged and delivered, jobs in {what}");
+            println!("{what:<68} {:>10.0}/s", way.per_s);
+            println!("{:<68} {:>12.1}", format!("{what}, WAL records each"), way.records);
+        }
+        redis = of_redis.per_s / of_rows.per_s;
+        records = of_redis.records / of_rows.records;
+    }
+    if options.has("processes") {
+        let (one, two) = creation(options.time).await?;
+        println!("{:<68} {one:>10.0}/s", "payments created, one process");
+        println!("{:<68} {two:>10.0}/s", "payments created, two processes behind PgBouncer");
+        processes = two / one;
+    }
     println!(
         "result: isolation_p99_ratio={ratio:.2} drained_per_s={drained:.0} end_to_end_per_s={end_to_end:.0} \
-         p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1}",
+         p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1} redis_vs_pg={redis:.2} records_vs_pg={records:.2} processes_vs_one={processes:.2}",
         latency.p50, latency.p99
     );
     Ok(())
@@ -125,14 +147,21 @@ async fn drain(count: u64) -> Result<f64, Box<dyn Error>> {
     Ok(rate)
 }
 
-/// Payments a second from creation to delivery, until the last of those created in this time is delivered.
-async fn end(time: Duration) -> Result<f64, Box<dyn Error>> {
-    let mut stage = Stage::set(1).await?;
+/// The way of payments from creation to delivery.
+struct Way {
+    /// Payments a second, until the last of those created in the time is delivered.
+    per_s: f64,
+    /// Records that each writes into the log of PostgreSQL.
+    records: f64,
+}
+
+async fn end(mut stage: Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     stage.endpoint(0, Manner::Answers).await?;
     stage.node.deliver()?;
     let key = stage.node.keys[0].clone();
     stage.steady(&stage.node.keys, STEADY, WARM).await?;
     let before = stage.sink.count();
+    stage.records_written().await?;
     let places = stage.sink.places();
     places.forget_permits(usize::MAX);
     places.add_permits(ON_THE_WAY_MAX);
@@ -140,9 +169,46 @@ async fn end(time: Duration) -> Result<f64, Box<dyn Error>> {
     let load = &stage.load;
     let created = load.saturate(&key, CONNECTIONS, Until::Time(time), Some(places)).await?;
     stage.sink.wait_for(before + created).await?;
-    let rate = created as f64 / start.ago().as_secs_f64();
+    let per_s = created as f64 / start.ago().as_secs_f64();
+    let records = stage.records_written().await? as f64 / created as f64;
     stage.check().await?;
-    Ok(rate)
+    Ok(Way { per_s, records })
+}
+
+/// Payments created a second by one process, and by two behind PgBouncer, whose workers have nothing to deliver.
+async fn creation(time: Duration) -> Result<(f64, f64), Box<dyn Error>> {
+    let rate = async |loads: Vec<(&Load, &str)>| {
+        let connections = CONNECTIONS / loads.len();
+        let start = Moment::now();
+        let load = |(load, key): (&Load, &str)| {
+            let (load, key) = (load.clone(), key.to_owned());
+            tokio::spawn(async move {
+                let created = load.saturate(&key, connections, Until::Time(time), None).await;
+                created.map_err(|error| error.to_string())
+            })
+        };
+        let mut created = 0;
+        for load in loads.into_iter().map(load).collect::<Vec<_>>() {
+            created += load.await??;
+        }
+        Ok::<f64, Box<dyn Error>>(created as f64 / start.ago().as_secs_f64())
+    };
+    let stage = Stage::set(1).await?;
+    stage.steady(&stage.node.keys, STEADY, WARM).await?;
+    let one = rate(vec![(&stage.load, &stage.node.keys[0])]).await?;
+    drop(stage);
+    // A server of its own, as empty as the other was.
+    let stage = Stage::set(1).await?;
+    let pooler = PgBouncer::builder(stage.postgres()).start()?;
+    let place = Place { link: Link::Pooler, ..Place::database(pooler.url()) };
+    let nodes = [Node::start(&place, 1)?, Node::start(&place, 1)?];
+    let loads = nodes.each_ref().map(|node| Load::new(node.address));
+    for (load, node) in loads.iter().zip(&nodes) {
+        load.saturate(&node.keys[0], CONNECTIONS / 2, Until::Time(WARM), None).await?;
+    }
+    let pairs = loads.iter().zip(&nodes).map(|(load, node)| (load, node.keys[0].as_str()));
+    let two = rate(pairs.collect()).await?;
+    Ok((one, two))
 }
 
 /// From creation to delivery when there is little to do.

@@ -15,7 +15,7 @@ use crate::stage::{EVENTS, Stage};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_endpoints_hold_up_no_other() {
     let mut stage = Stage::set(NEVER, PATIENCE).await;
-    stage.workers.start(Lane::Operations);
+    stage.work(Lane::Operations);
     let hang = Manners { silent: 1_000, ..Manners::default() };
     for _ in 0..HANGING {
         stage.open(hang, Random::new(0), |_| {}).await;
@@ -30,7 +30,7 @@ async fn hanging_endpoints_hold_up_no_other() {
     let before_all_others = HANGING * PAYMENTS * EVENTS;
     assert!(before_all_others > WORKERS * DELIVERIES_MAX, "it would take all the workers");
 
-    (0..WORKERS).for_each(|_| stage.workers.start(Lane::Deliveries));
+    (0..WORKERS).for_each(|_| stage.work(Lane::Deliveries));
     stage.until_none(PENDING_OF_OTHERS).await;
 
     let waits = HANGING * 2 * PAYMENTS * EVENTS;

@@ -26,8 +26,8 @@ async fn nothing_is_lost() {
         let busy = if number % KINDS == 4 { 15 } else { 0 };
         stage.open(Manners { busy, ..FAULTS }, dice.fork(), |new| specialize(number, new)).await;
     }
-    stage.workers.start(Lane::Operations);
-    (0..WORKERS).for_each(|_| stage.workers.start(Lane::Deliveries));
+    stage.work(Lane::Operations);
+    (0..WORKERS).for_each(|_| stage.work(Lane::Deliveries));
     let payers = stage.pay(payments);
     // All while less has come than comes in any case, so that there is work under way whenever one is killed.
     let last = owed * 3 / 4;
@@ -35,15 +35,16 @@ async fn nothing_is_lost() {
     moments.sort_unstable();
     for moment in moments {
         stage.until_came(moment).await;
-        stage.workers.kill_one(dice.number());
-        stage.workers.start(Lane::Deliveries);
+        let killed = stage.workers.kill_one(Some(Lane::Deliveries), dice.number());
+        killed.expect("it ran");
+        stage.work(Lane::Deliveries);
     }
     stage.until_came(last).await;
     payers.join_all().await;
     stage.sink.heal();
     stage.until_none("select count(*) from pgw.operations where due_at is not null").await;
     stage.until_none("select count(*) from pgw.deliveries where state = 'pending'").await;
-    stage.workers.stop();
+    stage.workers.stop().expect("they end in good order");
 
     let evidence = Evidence::gather(&stage).await;
     for fault in [Outcome::TakenUnheard, Outcome::Refused, Outcome::Busy, Outcome::Silent] {

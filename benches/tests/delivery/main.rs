@@ -6,4 +6,3 @@ mod isolation;
 mod loss;
 mod sink;
 mod stage;
-mod workers;

@@ -1,15 +1,16 @@
 //! What a scenario runs on: a private server, a gateway on it that only asks, worker processes that do the rest, and receivers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use benches::worker;
+use benches::worker::Spec;
+use benches::workers::Workers;
 use pgw_core::currency::Currency;
 use pgw_core::email::Email;
 use pgw_core::gateway::Gateway;
 use pgw_core::money::Money;
 use pgw_core::payment::plan::{NewPayment, NewRefund, RequestedAmount};
 use pgw_core::payment::{Customer, PaymentStatus};
+use pgw_core::queue::Lane;
 use pgw_core::testing::random::Random;
 use pgw_core::text::{CustomerName, PaymentMethod};
 use pgw_core::webhook::plan::NewEndpoint;
@@ -20,7 +21,6 @@ use servers::Postgres;
 use tokio::task::JoinSet;
 
 use crate::sink::{Manners, Sink};
-use crate::workers::Workers;
 
 /// In this order it is dropped: the workers before their server.
 #[derive(Debug)]
@@ -43,17 +43,23 @@ impl Stage {
         let mut owner = PgConnection::connect(&url).await.expect("it was just started");
         Migrator::new(Schema::default()).run(&mut owner).await.expect("the database is empty");
         owner.close().await.expect(HEALTHY);
-        let pg = PgStorage::builder().connect(&url).await.expect("the schema is migrated");
-        let gateway = worker::gateway(&pg, Arc::new(pg.queue()), webhook_timeout);
+        let spec = Spec::on(url, webhook_timeout);
+        let backends = spec.connect().await.expect("the schema is migrated");
+        let gateway = spec.gateway(&backends, backends.queue());
         Self {
-            workers: Workers::new(url, webhook_timeout),
+            workers: Workers::new(env!("CARGO_BIN_EXE_worker"), spec),
             gateway: gateway.expect("it has all its parts"),
-            pg,
+            pg: backends.pg,
             sink: Sink::new(),
             endpoints: Vec::new(),
             patience,
             _postgres: postgres,
         }
+    }
+
+    /// Starts a worker for this lane.
+    pub(crate) fn work(&mut self, lane: Lane) {
+        self.workers.start(Some(lane)).expect("the system gives processes");
     }
 
     /// Opens an endpoint, with what is to be set of it.

@@ -4,6 +4,7 @@ mod tools;
 mod verify;
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -40,10 +41,13 @@ pub(crate) async fn run(config: &Config, args: &BackupArgs, out: Output) -> Resu
         .map_err(Failure::system(format!("cannot make {}", args.to.display())))?;
     let name = name(&Env::system().now().to_string(), args.through.is_some());
     let path = args.to.join(&name);
+    sweep(&args.to)?;
     // Two at once must not write into one file.
-    let part = args.to.join(format!(".{name}.{:016x}.part", Env::system().u64()));
+    let part = args.to.join(format!(".{name}.{:016x}{PART}", Env::system().u64()));
+    // From here on it is ours, and ours to remove.
+    let file = create(&part)?;
     let progress = out.progress("dumping", None);
-    let dumped = tools::dump(config, args.through.as_deref(), &part).await;
+    let dumped = tools::dump(config, args.through.as_deref(), file).await;
     progress.finish_and_clear();
     let bytes = match dumped.and_then(|()| finish(&part, &path)) {
         Ok(bytes) => bytes,
@@ -75,6 +79,32 @@ fn name(now: &str, is_filtered: bool) -> String {
     let (day, time) = digits.split_at(8.min(digits.len()));
     let end = if is_filtered { ".dump.filtered" } else { ".dump" };
     format!("{PREFIX}{day}_{time}{end}")
+}
+
+/// A new file for its owner only: everybody's payments are in it.
+fn create(part: &Path) -> Result<fs::File, Failure> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(part).map_err(Failure::system(format!("cannot write {}", part.display())))
+}
+
+/// Deletes what killed backups left half written, before there is no room for a whole one. One that is still being written was
+/// written to of late.
+fn sweep(directory: &Path) -> Result<(), Failure> {
+    let reading = || Failure::system(format!("cannot read {}", directory.display()));
+    for entry in fs::read_dir(directory).map_err(reading())? {
+        let entry = entry.map_err(reading())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_part = name.starts_with(&format!(".{PREFIX}")) && name.ends_with(PART);
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        if is_part && written.is_ok_and(|written| age(written) > ABANDONED) {
+            let path = entry.path();
+            tracing::info!(path = %path.display(), "half a backup of a killed process is deleted");
+            fs::remove_file(&path)
+                .map_err(Failure::system(format!("cannot delete {}", path.display())))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a dump its name once all of it is on the disk.
@@ -140,6 +170,9 @@ fn mark(backup: &Path) -> PathBuf {
 
 const PREFIX: &str = "backup_";
 const VERIFIED: &str = ".verified";
+const PART: &str = ".part";
+/// How long nothing is written to a dump that is under way, at the very most: a table that is waited for, a disk that hangs.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +184,34 @@ mod tests {
     fn names_sort_by_time() {
         assert_eq!(name("2026-01-31T12:00:05.123456Z", false), "backup_20260131_120005.dump");
         assert_eq!(name("2026-01-31T12:00:05Z", true), "backup_20260131_120005.dump.filtered");
+    }
+
+    #[test]
+    fn what_killed_ones_left_is_deleted_and_what_is_written_just_now_is_not() {
+        let directory = std::env::temp_dir().join(format!("pgw-sweep-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let day = |days: u64| {
+            Duration::from_micros(Env::system().now().as_micros().unsigned_abs())
+                .saturating_sub(Duration::from_secs(days * 86_400))
+        };
+        for (name, days) in [
+            (".backup_1.dump.0f.part", 2),
+            (".backup_2.dump.0f.part", 0),
+            (".other.part", 2),
+            ("backup_1.dump", 2),
+        ] {
+            let file = create(&directory.join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + day(days)).unwrap();
+        }
+        sweep(&directory).unwrap();
+        let left: BTreeSet<_> = fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let expected = [".backup_2.dump.0f.part", ".other.part", "backup_1.dump"];
+        assert_eq!(left, expected.map(str::to_owned).into());
+        assert!(create(&directory.join("backup_1.dump")).is_err(), "it is somebody else's");
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

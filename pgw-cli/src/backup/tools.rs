@@ -1,7 +1,6 @@
 //! PostgreSQL's own programs: found, given the connection by their environment, and believed only when every part of a pipe
 //! succeeded.
 
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -16,15 +15,12 @@ use crate::failure::{Exit, Failure};
 ///
 /// # Errors
 /// [`Failure`] when any part of it failed, whatever the others wrote.
-pub(super) async fn dump(config: &Config, through: Option<&str>, to: &Path) -> Result<(), Failure> {
+pub(super) async fn dump(
+    config: &Config,
+    through: Option<&str>,
+    file: std::fs::File,
+) -> Result<(), Failure> {
     let options = database::required(config)?;
-    // For its owner only: everybody's payments are in it.
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(Failure::system(format!("cannot write {}", to.display())))?;
     let mut command = client(config, &options, "pg_dump")?;
     command.args(["--format=custom", "--no-password"]);
     let Some(through) = through else {
@@ -142,8 +138,8 @@ fn client(config: &Config, options: &PgConnectOptions, name: &str) -> Result<Com
     if let Some(password) = database::password(config) {
         command.env("PGPASSWORD", password.expose());
     }
-    if let Some(path) = database::root_certificate(config) {
-        command.env("PGSSLROOTCERT", path);
+    for (name, path) in database::certificates(config) {
+        command.env(name, path);
     }
     // What the caller's own environment says about other servers is not meant.
     for name in ["PGSERVICE", "PGHOSTADDR", "PGOPTIONS"] {

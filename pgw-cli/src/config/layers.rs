@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use pgw_core::secret::Secret;
 
-use super::setting::{ALL, REDIS_HOST, Setting, Sight, by_key};
+use super::setting::{
+    ALL, REDIS_CA_FILE, REDIS_HOST, REDIS_PASSWORD, REDIS_SENTINEL_MASTER, REDIS_URL, REDIS_USER,
+    Setting, Sight, by_key,
+};
 use super::{Config, ConfigError, Origin, Value};
 
 /// Where values may come from.
@@ -47,10 +50,14 @@ pub(crate) fn load(
         }
         config.put(setting, text, Origin::Flag);
     }
-    if config.text(&REDIS_HOST).is_some() {
-        config.warnings.push(
-            "redis.host is set, and this version does not use Redis: queue and limits work without it".to_owned(),
-        );
+    if [REDIS_URL, REDIS_HOST].iter().all(|address| config.text(address).is_none()) {
+        let idle = [REDIS_USER, REDIS_PASSWORD, REDIS_CA_FILE, REDIS_SENTINEL_MASTER];
+        let set = idle.iter().filter(|setting| config.text(setting).is_some());
+        let warn = |setting: &Setting| {
+            format!("{} does nothing without redis.url or redis.host", setting.key)
+        };
+        let warnings: Vec<String> = set.map(warn).collect();
+        config.warnings.extend(warnings);
     }
     Ok(config)
 }
@@ -235,6 +242,15 @@ mod tests {
         assert!(config.warnings[0].contains("RATE_LIMIT"));
         let both = with(&[("RATIONALE_LIMIT", "7"), ("RATE_LIMIT", "8")], None, &[]).unwrap();
         assert_eq!((both.require::<u32>(&RATE_LIMIT).unwrap(), both.warnings.len()), (8, 0));
+    }
+
+    #[test]
+    fn what_belongs_to_a_redis_that_nobody_named_is_told() {
+        let config = with(&[("REDIS_PASSWORD", "hunter2")], None, &[]).unwrap();
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.starts_with("redis.password") && !warning.contains("hunter2"), "{warning}");
+        let named = [("REDIS_PASSWORD", "hunter2"), ("REDIS_HOST", "cache.internal")];
+        assert!(with(&named, None, &[]).unwrap().warnings.is_empty());
     }
 
     #[test]

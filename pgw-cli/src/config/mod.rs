@@ -219,17 +219,26 @@ impl Config {
     }
 }
 
-/// A secret's shape: of a database's URL where it leads, of anything else how long it is.
+/// A secret's shape: of the URLs of a server where they lead, of anything else how long it is.
 fn mask(text: &str) -> String {
-    let url = Url::parse(text).ok();
-    let url = url.filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
-    match url.as_ref().and_then(|url| Some((url, url.host_str()?))) {
-        Some((url, host)) => {
-            let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-            format!("{}://…@{host}{port}{}", url.scheme(), url.path())
-        }
-        None => format!("({} characters)", text.chars().count()),
+    // All or none: a comma in a password makes parts of which the first may look like a host.
+    let places: Option<Vec<String>> = text.split(',').map(place).collect();
+    places
+        .map_or_else(|| format!("({} characters)", text.chars().count()), |places| places.join(","))
+}
+
+/// Where the URL of a server leads, without who is to be let in.
+fn place(text: &str) -> Option<String> {
+    let url = Url::parse(text.trim()).ok()?;
+    if !matches!(url.scheme(), "postgres" | "postgresql" | "redis" | "rediss") {
+        return None;
     }
+    // An @ that is none of the URL's own is a part of a password whose / or ? ended the address early.
+    let is_split = url.path().contains('@')
+        || (text.contains('@') && url.username().is_empty() && url.password().is_none());
+    let host = url.host_str().filter(|_| !is_split)?;
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{}://…@{host}{port}{}", url.scheme(), url.path()))
 }
 
 #[cfg(test)]
@@ -243,5 +252,12 @@ mod tests {
         assert_eq!(mask("a://hunter2"), "(11 characters)");
         assert_eq!(mask("postgres://db.internal/shop"), "postgres://…@db.internal/shop");
         assert_eq!(mask("hunter2"), "(7 characters)");
+        let nodes = "rediss://:hunter2@a.internal:7000,redis://b.internal";
+        assert_eq!(mask(nodes), "rediss://…@a.internal:7000,redis://…@b.internal");
+        // A comma that should have been written %2C.
+        assert_eq!(mask("redis://user:123,hunter2@host"), "(29 characters)");
+        for split in ["redis://app:12/34@host", "redis://app:12?34@host", "redis://a:b@12/3@host"] {
+            assert_eq!(mask(split), format!("({} characters)", split.len()), "{split}");
+        }
     }
 }

@@ -67,6 +67,7 @@ settings! {
     Plain DATABASE_SCHEMA: "database.schema" ["PGW_SCHEMA"], Some("pgw"), "The schema of pgw's tables.";
     Plain DATABASE_CONNECTIONS: "database.connections_max" ["PGW_DB_CONNECTIONS"], Some("16"), "Most connections of the pool.";
     Plain DATABASE_POOLER: "database.pooler" ["PGW_DB_POOLER"], Some("false"), "true behind PgBouncer or another pooler in transaction mode.";
+    Plain DATABASE_ENGINE: "database.engine" ["PGW_DB_ENGINE"], Some("single"), "single: PostgreSQL or what is like one; distributed: Citus and other engines that spread a table over machines, where each statement is to be about one merchant.";
     Secret DATABASE_LISTEN_URL: "database.listen_url" ["PGW_DB_LISTEN_URL"], None, "Past a pooler: where hints are heard by LISTEN. Without it, work is found by polling.";
 
     Secret KEY_PEPPER: "secrets.api_key_pepper" ["PGW_API_KEY_PEPPER"], None, "At least 32 bytes that API keys are digested with; `pgw crypto generate` makes one. Losing it ends every key.";
@@ -87,6 +88,7 @@ settings! {
     #[misspelt = "RATIONALE_WINDOW"]
     Plain RATE_WINDOW: "rate_limit.window_ms" ["RATE_LIMIT_WINDOW"], Some("900000"), "The window, in milliseconds.";
     Plain RATE_PER_KEY: "rate_limit.key_per_minute" ["RATE_LIMIT_PER_KEY"], Some("6000"), "Requests of one API key in a minute.";
+    Plain RATE_FAIL_OPEN: "rate_limit.fail_open" ["RATE_LIMIT_FAIL_OPEN"], Some("authenticated,processor"), "Who is served while Redis cannot count them: anonymous, authenticated, processor, or none; the others get 503.";
 
     Plain WORKER_PORT: "worker.port" ["PGW_WORKER_PORT"], Some("3001"), "The port of `pgw worker` for /metrics, /livez and /readyz, at server.bind; 0 takes a free one.";
     Plain WORKER_OPERATIONS: "worker.operations_max" ["PGW_WORKER_OPERATIONS"], Some("64"), "Most calls to processors at once.";
@@ -104,9 +106,16 @@ settings! {
     Plain SENTRY_SAMPLE_RATE: "sentry.traces_sample_rate" ["PGW_SENTRY_TRACES_SAMPLE_RATE"], Some("0.05"), "Which share of requests and jobs Sentry is told about, from 0 to 1. Errors are reported each.";
     Plain ENVIRONMENT: "environment" ["NODE_ENV"], None, "A name for this deployment, such as production. Nothing about security hangs on it.";
 
-    Plain REDIS_HOST: "redis.host" ["REDIS_HOST"], None, "Read and reported; this version keeps queue and limits elsewhere.";
-    Plain REDIS_PORT: "redis.port" ["REDIS_PORT"], None, "As redis.host.";
-    Secret REDIS_PASSWORD: "redis.password" ["REDIS_PASSWORD"], None, "As redis.host.";
+    Secret REDIS_URL: "redis.url" ["REDIS_URL"], None, "redis://user:password@host:6379/0, or rediss:// with TLS; several, separated by commas, are nodes of a Cluster, or Sentinels. Without it and redis.host there is no Redis.";
+    Plain REDIS_HOST: "redis.host" ["REDIS_HOST"], None, "The host of Redis, instead of redis.url.";
+    Plain REDIS_PORT: "redis.port" ["REDIS_PORT"], Some("6379"), "Its port.";
+    Plain REDIS_TLS: "redis.tls" ["REDIS_TLS"], Some("false"), "true: redis.host speaks TLS. In redis.url, rediss:// says so.";
+    Plain REDIS_CA_FILE: "redis.ca_file" ["REDIS_CA_FILE"], None, "A PEM file with the authority that signed the server's certificate, instead of the system's.";
+    Plain REDIS_USER: "redis.user" ["REDIS_USER"], None, "The ACL user to connect as.";
+    Secret REDIS_PASSWORD: "redis.password" ["REDIS_PASSWORD"], None, "Its password, or that of requirepass.";
+    Plain REDIS_CLUSTER: "redis.cluster" ["REDIS_CLUSTER"], Some("false"), "true: the one address leads to a Cluster. Several URLs do so by themselves.";
+    Plain REDIS_SENTINEL_MASTER: "redis.sentinel_master" ["REDIS_SENTINEL_MASTER"], None, "The name of the master that the Sentinels of redis.url watch; user and password are then those of the master, the ones in the URLs the Sentinels' own.";
+    Plain REDIS_NAMESPACE: "redis.namespace" ["REDIS_NAMESPACE"], Some("default"), "What this installation's keys begin with, pgw:{<namespace>:…}. Installations that share a Redis must differ in it.";
 }
 
 /// The setting of this key.

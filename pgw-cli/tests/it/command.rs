@@ -105,6 +105,11 @@ impl Pgw {
         all.extend(args);
         Serving::start(self.command(&all))
     }
+
+    /// Starts a worker, and waits until it says that it works.
+    pub(crate) fn work(&self) -> Serving {
+        Serving::start(self.command(&["worker", "--port", "0"]))
+    }
 }
 
 /// A running server. Killed when dropped.
@@ -132,7 +137,7 @@ impl Serving {
             assert!(read > 0, "it ended: {}", notes.lock().unwrap());
             Mutex::<String>::lock(&log).unwrap().push_str(&line);
             let entry: Value = serde_json::from_str(&line).expect("logs are JSON");
-            if entry["message"] == "serving" {
+            if entry["message"] == "serving" || entry["message"] == "working" {
                 break entry["address"].as_str().unwrap().parse().unwrap();
             }
         };

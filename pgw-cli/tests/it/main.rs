@@ -7,5 +7,6 @@ mod configuration;
 mod observing;
 mod operating;
 mod privacy;
+mod redis;
 mod seed;
 mod serving;

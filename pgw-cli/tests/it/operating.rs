@@ -30,6 +30,27 @@ fn migrations_are_shown_run_once_and_exported() {
     assert!(sql.starts_with("begin;") && sql.contains("create table pgw.payments"));
     let grants = Pgw::new().run(&["migrate", "--export", "--grants", "own\"er", "app"]).ok().out;
     assert!(grants.contains("to \"own\"\"er\""), "names are quoted");
+    let partitions = Pgw::new().run(&["migrate", "--export", "--partition", "8"]).ok().out;
+    assert!(partitions.contains("partition by hash (merchant)"), "{partitions}");
+    let refused = Pgw::new().run(&["migrate", "--export", "--partition", "7"]);
+    assert!(refused.err.contains("no power of two"), "{}", refused.err);
+    let citus = Pgw::new().run(&["migrate", "--export", "--citus"]).ok().out;
+    assert!(citus.contains("create_distributed_table('pgw.payments', 'merchant'"), "{citus}");
+}
+
+/// What a distributed engine is asked, any engine can answer: a payment goes its way.
+#[tokio::test]
+async fn the_distributed_profile_serves() {
+    let pgw = Pgw::on_postgres().with("PGW_DB_ENGINE", "distributed");
+    let key = pgw.key("admin");
+    let serving = pgw.serve(&[]);
+    let order = serde_json::json!({"amount": "1.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A", "payment_method": "tok_visa"});
+    let request = client().post(serving.api("/payments")).header("x-api-key", key);
+    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
+    let paid: serde_json::Value = paid.json().await.unwrap();
+    assert_eq!(paid["status"], "succeeded", "{paid}");
+    let wrong = Pgw::on_postgres().with("PGW_DB_ENGINE", "sharded").run(&["doctor"]);
+    assert!(wrong.out.contains("must be single or distributed"), "{} {}", wrong.out, wrong.err);
 }
 
 #[test]
@@ -68,6 +89,26 @@ fn unknown_things_are_a_code_of_their_own() {
     assert_eq!(unknown.code, 4, "{}", unknown.err);
     assert_eq!(pgw.run(&["payments", "show", "nonsense"]).code, 2);
     assert_eq!(pgw.run(&["webhooks", "retry"]).code, 2, "nothing is replayed by mistake");
+}
+
+#[tokio::test]
+async fn a_payment_is_shown_with_what_a_processor_is_asked_by() {
+    let pgw = Pgw::on_postgres();
+    let key = pgw.key("service");
+    let serving = pgw.serve(&[]);
+    let order = serde_json::json!({"amount": "5.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A"});
+    let request = client().post(serving.api("/payments")).header("x-api-key", &key);
+    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
+    let paid: serde_json::Value = serde_json::from_str(&paid.text().await.unwrap()).unwrap();
+    assert_eq!(paid["status"], "succeeded");
+    let id = paid["id"].as_str().unwrap();
+    let charge = &pgw.run(&["payments", "show", id, "--json"]).ok().json()[1];
+    let shown = pgw.run(&["payments", "show", id]).ok().out;
+    let line = shown.lines().find(|line| line.starts_with(charge["id"].as_str().unwrap()));
+    let line = line.unwrap_or_else(|| panic!("no operation in {shown}"));
+    for member in ["type", "status", "processor_reference"] {
+        assert!(line.contains(charge[member].as_str().unwrap()), "{member} in {line}");
+    }
 }
 
 #[test]

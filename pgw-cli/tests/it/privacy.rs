@@ -104,6 +104,24 @@ async fn row_101_an_export_has_everything_and_starts_no_formula() {
     let csv = pgw.run(&["privacy", "export", "mk9id", "--format", "csv"]).ok().out;
     assert!(csv.contains("'=mk9text()") && !csv.contains(",=mk9text()"), "{csv}");
     assert_eq!(pgw.run(&["privacy", "export", "nobody"]).code, 4);
+
+    // A file is there when it is whole, for its owner, and never in the place of another.
+    let directory = std::env::temp_dir().join(format!("pgw-export-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("mk9.json");
+    let to = path.to_str().unwrap();
+    assert_eq!(pgw.run(&["privacy", "export", "nobody", "--output", to]).code, 4);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    pgw.run(&["privacy", "export", "mk9id", "--output", to]).ok();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let read: Value = serde_json::from_str(&whole).unwrap();
+    assert_eq!(read["object"], "customer_export");
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_ne!(pgw.run(&["privacy", "export", "mk9id", "--output", to]).code, 0);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::access::shield::Judge;
@@ -24,6 +25,8 @@ pub(crate) struct AccessCache {
     known: Mutex<Known>,
     /// Held by whoever reads the shield, so that one does and not all.
     reads_shield: tokio::sync::Mutex<()>,
+    /// Notes of uses of keys that may be under way at once.
+    notes: Arc<Semaphore>,
 }
 
 struct Known {
@@ -39,6 +42,13 @@ struct Known {
 struct HeldShield {
     judge: Arc<Judge>,
     fresh_until: Instant,
+}
+
+impl HeldShield {
+    fn keeps(&self, other: &Shield, is_sure: bool) -> bool {
+        let version = self.judge.shield.version;
+        version == other.version || (version > other.version && !is_sure)
+    }
 }
 
 /// A key that opened, as [`AccessCache::open`] found it.
@@ -63,7 +73,11 @@ impl AccessCache {
             listen_at: None,
             epoch: 0,
         };
-        Self { known: Mutex::new(known), reads_shield: tokio::sync::Mutex::new(()) }
+        Self {
+            known: Mutex::new(known),
+            reads_shield: tokio::sync::Mutex::new(()),
+            notes: Arc::new(Semaphore::new(NOTES_MAX)),
+        }
     }
 
     /// Starts to hear hints, unless it does or one has just tried. Without them, all that is known ends by its age alone.
@@ -74,10 +88,13 @@ impl AccessCache {
             if known.hints.is_some() || known.listen_at.is_some_and(|at| now < at) {
                 return;
             }
-            // Nobody else tries meanwhile, whatever becomes of this try.
+            // Nobody else tries meanwhile.
             known.listen_at = Some(now + known.keys.kept.max(LISTEN_RETRY_MIN));
         }
-        match notifier.subscribe().await {
+        let attempt = ListenAttempt { cache: self, is_done: false };
+        let subscribed = notifier.subscribe().await;
+        attempt.done();
+        match subscribed {
             Ok(hints) => {
                 let mut known = self.lock();
                 // What was read before may have ended before anybody listened.
@@ -118,6 +135,11 @@ impl AccessCache {
             known.keys.insert(key, principal.clone(), used_at, runtime_now());
         }
         is_worth_noting
+    }
+
+    /// Room for one more note of a use, if there is.
+    pub(crate) fn note(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.notes).try_acquire_owned().ok()
     }
 
     /// Ends what is known of a key.
@@ -168,31 +190,22 @@ impl AccessCache {
         }
     }
 
-    /// Takes in a shield that was written or read; the newer of it and the one that is known.
+    /// Takes in a shield that was read. One that was changed meanwhile may be older than what is known: the newer of the two counts, and it
+    /// is read again soon. Otherwise the storage is right, also when it was put back to an earlier time.
     fn learn(&self, shield: Shield, before: Before) -> Arc<Judge> {
         let mut known = self.heard();
-        let mut fresh_until = runtime_now();
-        // One that was changed while it was read is read again soon.
-        if known.epoch == before.0 {
-            fresh_until += SHIELD_FRESH;
-        }
-        match &mut known.shield {
-            Some(held) if held.judge.shield.version >= shield.version => {
-                held.fresh_until = fresh_until;
-                Arc::clone(&held.judge)
-            }
-            _ => {
-                let judge = Arc::new(Judge::new(shield));
-                known.shield = Some(HeldShield { judge: Arc::clone(&judge), fresh_until });
-                judge
-            }
-        }
+        let is_sure = known.epoch == before.0;
+        known.learn(shield, is_sure)
     }
 
-    /// Takes in a shield that this process has committed.
+    /// Takes in a shield that this process has committed; what is being read just now may be older.
     pub(crate) fn changed_shield(&self, shield: Shield) {
-        let before = Before(self.heard().epoch);
-        self.learn(shield, before);
+        let mut known = self.heard();
+        known.epoch = known.epoch.wrapping_add(1);
+        let version = shield.version;
+        let is_newest =
+            known.shield.as_ref().is_none_or(|held| held.judge.shield.version < version);
+        known.learn(shield, is_newest);
     }
 
     fn held(&self) -> Result<Arc<Judge>, Option<Arc<Judge>>> {
@@ -212,6 +225,26 @@ impl AccessCache {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A try to hear hints. Dropped in the middle, as its caller may be, it leaves the next one to whoever comes next.
+struct ListenAttempt<'a> {
+    cache: &'a AccessCache,
+    is_done: bool,
+}
+
+impl ListenAttempt<'_> {
+    fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for ListenAttempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.cache.lock().listen_at = None;
+        }
     }
 }
 
@@ -251,6 +284,23 @@ impl Known {
             Hint::ShieldChanged => self.distrust_shield(),
             Hint::Missed => self.forget_all(),
             Hint::Work(_) | Hint::Payment { .. } | Hint::Events | Hint::Stamped => {}
+        }
+    }
+
+    /// Takes in a shield. What is not sure replaces nothing newer, and is read again at its next use.
+    fn learn(&mut self, shield: Shield, is_sure: bool) -> Arc<Judge> {
+        let now = runtime_now();
+        let fresh_until = if is_sure { now + SHIELD_FRESH } else { now };
+        match &mut self.shield {
+            Some(held) if held.keeps(&shield, is_sure) => {
+                held.fresh_until = fresh_until;
+                Arc::clone(&held.judge)
+            }
+            _ => {
+                let judge = Arc::new(Judge::new(shield));
+                self.shield = Some(HeldShield { judge: Arc::clone(&judge), fresh_until });
+                judge
+            }
         }
     }
 
@@ -361,6 +411,8 @@ const HINTS_MAX: u32 = 4_096;
 const SHIELD_FRESH: Duration = Duration::from_secs(5);
 /// How soon the storage is asked again when it did not answer.
 const SHIELD_RETRY: Duration = Duration::from_secs(1);
+/// Most notes under way: a storage that hangs is not given more, and a few statements at a time note thousands of keys a minute.
+const NOTES_MAX: usize = 16;
 /// How often the use of a key is noted.
 const NOTED_EVERY: Duration = Duration::from_secs(60);
 

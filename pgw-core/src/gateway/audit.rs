@@ -41,8 +41,9 @@ impl Bound<'_> {
 
 impl Gateway {
     /// Verifies a merchant's audit log against its seals, in steps of a few thousand rows, and stops at the first thing that is wrong.
-    /// `progress` hears after each step how far it is. `kept` is the [head](AuditReport::head) of an earlier report, kept where who can
-    /// write the database cannot: only against it does it show when the end of the chain was cut off.
+    /// `progress` hears after each step how far it is; it begins anew when a purge took what was just looked at. `kept` is the
+    /// [head](AuditReport::head) of an earlier report, kept where who can write the database cannot: only against it does it show when
+    /// the end of the chain was cut off.
     ///
     /// ```
     /// # async fn f(gateway: &pgw_core::gateway::Gateway) -> Result<(), pgw_core::error::Error> {

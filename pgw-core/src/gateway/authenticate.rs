@@ -2,6 +2,7 @@
 
 use crate::access::{Actor, ApiKey, ApiKeyText, Opened, Principal};
 use crate::storage::StorageError;
+use crate::timestamp::Timestamp;
 
 use super::Gateway;
 
@@ -27,8 +28,13 @@ impl Gateway {
     /// Whatever opens nothing, unknown, revoked, expired, malformed or with a wrong secret, costs one digest and one read of the storage, so the
     /// time it takes does not tell which it was.
     ///
+    /// When the key was last used is noted to the minute, beside the call.
+    ///
     /// # Errors
     /// [`AccessError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Changes nothing but when the key was last used.
@@ -58,16 +64,21 @@ impl Gateway {
             }
         };
         if opened.is_worth_noting {
-            self.note_use(&opened.principal).await;
+            self.note_use(&opened.principal, now);
         }
         Ok(opened.principal)
     }
 
-    async fn note_use(&self, principal: &Principal) {
-        let Actor::Key(id) = &principal.actor else { return };
-        let noted = self.storage().touch_api_key(&principal.scope, *id, self.parts.env.now()).await;
-        if let Err(error) = noted {
-            tracing::warn!(%error, key = %id, "the use of an API key was not noted");
-        }
+    /// On a task of its own: nobody waits for it. When as many as there may be are under way, it is left to the next minute's use.
+    fn note_use(&self, principal: &Principal, at: Timestamp) {
+        let Actor::Key(id) = principal.actor else { return };
+        let Some(slot) = self.parts.access.note() else { return };
+        let (gateway, scope) = (self.clone(), principal.scope.clone());
+        tokio::spawn(async move {
+            if let Err(error) = gateway.storage().touch_api_key(&scope, id, at).await {
+                tracing::warn!(%error, key = %id, "the use of an API key was not noted");
+            }
+            drop(slot);
+        });
     }
 }

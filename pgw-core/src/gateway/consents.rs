@@ -8,12 +8,12 @@ use crate::text::{CustomerId, Purpose};
 use super::{Bound, CONFLICT_TRIES, Commit};
 
 impl Bound<'_> {
-    /// Records that a customer agreed to something. A customer who holds a consent to the same wording already gives none anew: the answer
-    /// is that one.
+    /// Records that a customer agreed to something. A customer who holds a consent to the same wording already, or gives it twice at once,
+    /// gives none anew: the answer is that one.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it was given in the future, or the customer has [as many](Consent::PER_CUSTOMER_MAX) as it may;
-    /// [`Error::Storage`].
+    /// [`Error::Busy`], [`Error::Storage`].
     pub async fn give_consent(
         &self,
         customer: &CustomerId,
@@ -24,23 +24,31 @@ impl Bound<'_> {
         if new.given_at.is_some_and(|at| at > now) {
             return Err(invalid("given_at", "in_the_future", "must not be in the future"));
         }
-        let held = self.consents(customer).await?;
-        let same = held.iter().find(|consent| {
-            let is_same = consent.purpose == new.purpose && consent.terms == new.terms;
-            is_same && consent.withdrawn_at.is_none()
-        });
-        if let Some(same) = same {
-            return Ok(same.clone());
-        }
-        if held.len() >= Consent::PER_CUSTOMER_MAX {
-            let message = "cannot be recorded: the customer has 1000 consents, as many as it may";
-            return Err(invalid("purpose", "too_many", message));
-        }
         let digest = self.customer_digest(customer);
-        let (changes, consent) = self.plan(|stamp| plan::give(digest, new, stamp));
-        // The id is new, so a conflict means that an earlier try of this very commit was applied.
-        self.commit(changes).await?;
-        Ok(consent)
+        for _ in 0..CONFLICT_TRIES {
+            // An erasure takes over the consents there are, and whoever comes back begins anew.
+            let erasures = self.last_erasure(digest).await?.map_or(0, |last| last.erasure.number);
+            let held = self.consents(customer).await?;
+            let is_same =
+                |consent: &&Consent| consent.purpose == new.purpose && consent.terms == new.terms;
+            let same = || held.iter().filter(is_same);
+            if let Some(given) = same().find(|consent| consent.withdrawn_at.is_none()) {
+                return Ok(given.clone());
+            }
+            if held.len() >= Consent::PER_CUSTOMER_MAX {
+                let message =
+                    "cannot be recorded: the customer has 1000 consents, as many as it may";
+                return Err(invalid("purpose", "too_many", message));
+            }
+            let before = same().count() as u64;
+            let id = Consent::id_of(digest, erasures, &new.purpose, &new.terms, before);
+            let (changes, consent) = self.plan(|stamp| plan::give(id, digest, new.clone(), stamp));
+            // Taken, it was given just now, by somebody else or by a try of this call that got no answer: the next look finds it.
+            if let Commit::Applied | Commit::Known { .. } = self.commit(changes).await? {
+                return Ok(consent);
+            }
+        }
+        Err(Error::Busy("consent"))
     }
 
     /// Every consent of a customer, oldest first, withdrawn ones too.

@@ -115,7 +115,7 @@ impl Export {
             if let Some(payment) = self.waiting.front() {
                 let chunk = match self.format {
                     ExportFormat::Json => self.payment(payment).await?,
-                    ExportFormat::Csv => row(&cells(payment)),
+                    ExportFormat::Csv => self.line(payment).await?,
                 };
                 self.waiting.pop_front();
                 self.is_first = false;
@@ -196,6 +196,12 @@ impl Export {
         list(&mut to, "events", events);
         to.push(b'}');
         Ok(to)
+    }
+
+    /// A payment's line, as it is now: since its page was read its customer may have been erased.
+    async fn line(&self, payment: &Payment) -> Result<Vec<u8>, Error> {
+        let state = self.gateway.by(self.caller.clone()).payment(payment.id).await?;
+        Ok(row(&cells(state.as_ref().map_or(payment, |state| &state.payment))))
     }
 
     async fn tail(&self) -> Result<Vec<u8>, Error> {

@@ -84,7 +84,7 @@ impl Bound<'_> {
         self.gateway.parts.pepper.customer(self.scope(), customer)
     }
 
-    async fn last_erasure(
+    pub(super) async fn last_erasure(
         &self,
         customer: CustomerDigest,
     ) -> Result<Option<ErasureProgress>, Error> {

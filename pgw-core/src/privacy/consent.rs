@@ -1,6 +1,8 @@
 //! Consents (GDPR Art. 7): that a customer agreed to something, to which wording, when and where, and when it was withdrawn. Nothing is ever
 //! overwritten, so that a consent can be demonstrated.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::id::{ConsentId, ErasureId};
 use crate::scope::Scope;
 use crate::text::{ConsentSource, Purpose, TermsVersion};
@@ -34,6 +36,28 @@ pub struct Consent {
 impl Consent {
     /// Most consents of one customer, withdrawn ones too: decades of changes of mind, and few enough to be read at once.
     pub const PER_CUSTOMER_MAX: usize = 1_000;
+
+    /// The id of the consent that a customer, erased so often, gives to this wording after `before` others to the same, all withdrawn. Who
+    /// gives it twice at once gives one: the second finds its id taken.
+    #[must_use]
+    pub fn id_of(
+        customer: CustomerDigest,
+        erasures: u64,
+        purpose: &Purpose,
+        terms: &TermsVersion,
+        before: u64,
+    ) -> ConsentId {
+        let mut hash = Sha256::new_with_prefix(b"pgw consent 1");
+        hash.update(customer.0);
+        for number in [erasures, before, purpose.as_str().len() as u64] {
+            hash.update(number.to_be_bytes());
+        }
+        hash.update(purpose.as_str());
+        hash.update(terms.as_str());
+        let hash: [u8; 32] = hash.finalize().into();
+        let bytes = std::array::from_fn(|at| hash[at]);
+        ConsentId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
 }
 
 /// Whose a consent is. The two values are all there are.

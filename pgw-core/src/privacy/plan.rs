@@ -54,15 +54,16 @@ pub fn reapply(
         .write(Write::Audit(Box::new(row)))
 }
 
-/// Plans that a customer agrees.
+/// Plans that a customer agrees, under the [id](Consent::id_of) of this very consent.
 #[must_use]
 pub fn give(
+    id: ConsentId,
     customer: CustomerDigest,
     new: NewConsent,
     stamp: &mut Stamp<'_>,
 ) -> (Changes, Consent) {
     let consent = Consent {
-        id: ConsentId::from_uuid((stamp.ids)()),
+        id,
         scope: stamp.caller.scope.clone(),
         holder: ConsentHolder::Customer(customer),
         purpose: new.purpose,

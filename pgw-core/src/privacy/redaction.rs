@@ -40,6 +40,12 @@ impl Redaction {
         Self { erasure }
     }
 
+    /// The redaction that took the person out of this payment, if one did: its customer is called like an erasure, as nobody else is.
+    #[must_use]
+    pub fn done_to(payment: &Payment) -> Option<Self> {
+        payment.customer.id.as_ref()?.as_str().parse().ok().map(Self::of)
+    }
+
     /// The customer afterwards. The id is the erasure's, so that erased customers are told apart and none can be found again.
     ///
     /// # Panics

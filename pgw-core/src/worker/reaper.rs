@@ -4,18 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::access::Caller;
+use crate::env::runtime_now;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::notifier::Hint;
 use crate::processor::Processor as _;
 use crate::queue::Lane;
+use crate::storage::DueJob;
 
 /// Looks, again and again, for work the queue lost, payments whose time ran out, answers kept long enough, and payments of erased
 /// customers.
 pub(super) async fn reap(gateway: Gateway, period: Duration) {
+    let mut walks = Walks::default();
     loop {
+        if let Err(error) = walks.go_on(&gateway).await {
+            tracing::warn!(%error, "lost work was not looked for to the end; the next sweep goes on");
+        }
         if let Err(error) = sweep(&gateway).await {
             tracing::warn!(%error, "a sweep was cut short; the next one goes on");
         }
@@ -25,20 +32,6 @@ pub(super) async fn reap(gateway: Gateway, period: Duration) {
 
 async fn sweep(gateway: &Gateway) -> Result<(), Error> {
     let parts = gateway.parts();
-    for lane in Lane::ALL {
-        let due = parts.storage.due_jobs(lane, BATCH).await?;
-        if due.is_empty() {
-            continue;
-        }
-        // Jobs that the queue still has are told apart by the queue.
-        let due: Vec<_> = due.into_iter().map(|job| (job, Duration::ZERO)).collect();
-        if let Err(error) = parts.queue.push(&due).await {
-            tracing::warn!(%error, "the queue did not take back what it lost");
-        }
-        if let Err(error) = parts.notifier.publish(&[Hint::Work(lane)]).await {
-            tracing::warn!(%error, "hints were not sent; polling will find the work");
-        }
-    }
     let now = parts.env.now();
     for (scope, payment) in parts.storage.expired_payments(now, BATCH).await? {
         let expired = gateway.by(Caller::worker(scope)).expire(payment).await;
@@ -47,7 +40,12 @@ async fn sweep(gateway: &Gateway) -> Result<(), Error> {
         }
     }
     let kept = parts.settings.answers_kept.max(ANSWERS_KEPT_MIN);
-    parts.storage.purge_answers(now.minus(kept), BATCH).await?;
+    // As many as came in since the last sweep, of any number of payments a second that one machine takes.
+    for _ in 0..ANSWER_BATCHES_MAX {
+        if parts.storage.purge_answers(now.minus(kept), BATCH).await? < BATCH {
+            break;
+        }
+    }
     // A large erasure takes several sweeps: lost work and expired payments do not wait for it.
     for _ in 0..REDACT_BATCHES_MAX {
         if parts.storage.redact_payments(parts.env.now(), REDACT_BATCH).await? < REDACT_BATCH {
@@ -55,6 +53,55 @@ async fn sweep(gateway: &Gateway) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Walks over the rows that are due, and puts those jobs back that the queue has lost. However long what comes first stays due, a walk goes on
+/// behind it; where one sweep leaves off, the next one begins.
+#[derive(Default)]
+struct Walks([Option<DueJob>; Lane::ALL.len()]);
+
+impl Walks {
+    async fn go_on(&mut self, gateway: &Gateway) -> Result<(), Error> {
+        for (lane, place) in Lane::ALL.into_iter().zip(&mut self.0) {
+            let mut found = 0;
+            for page in 0..LOST_PAGES_MAX {
+                let began = runtime_now();
+                let after = place.as_ref();
+                let due = gateway.storage().due_page(lane, after, BATCH).await?;
+                let is_last = due.len() < BATCH;
+                *place = if is_last { None } else { due.last().cloned() };
+                let lost = restore(gateway, lane, due, began).await;
+                found += lost.unwrap_or_default();
+                // While there is nothing to be found, a few pages a sweep do.
+                if is_last || lost.is_none() || (found == 0 && page >= PAGES) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts jobs back that the queue has lost: how many. `None` when it did not, or cannot lose any.
+async fn restore(gateway: &Gateway, lane: Lane, due: Vec<DueJob>, began: Instant) -> Option<usize> {
+    if due.is_empty() {
+        return Some(0);
+    }
+    let parts = gateway.parts();
+    let passed = runtime_now() - began;
+    let due: Vec<_> = due.into_iter().map(|due| (due.job, due.due_for + passed)).collect();
+    let lost = match parts.queue.restore(&due).await {
+        Ok(lost) => lost,
+        Err(error) => {
+            tracing::warn!(%error, "the queue did not take back what it lost");
+            None
+        }
+    };
+    // Also where nothing was lost: the hint may have been.
+    if let Err(error) = parts.notifier.publish(&[Hint::Work(lane)]).await {
+        tracing::warn!(%error, "hints were not sent; polling will find the work");
+    }
+    lost
 }
 
 /// Gives committed events their place in the feed, when a hint says so and every `period`.
@@ -100,6 +147,11 @@ pub(super) async fn hear_sandbox(gateway: Gateway, period: Duration) {
 
 /// Rows a sweep takes at once: enough to catch up quickly, few enough to be over soon.
 const BATCH: usize = 500;
+/// Pages of due rows that one sweep looks at for lost work, at least and, while it finds some, at most.
+const PAGES: usize = 10;
+const LOST_PAGES_MAX: usize = 200;
+/// Batches of answers that one sweep forgets.
+const ANSWER_BATCHES_MAX: usize = 200;
 /// Payments that are rewritten in one commit: each with all of its events, so that a batch stays within a megabyte or two.
 const REDACT_BATCH: usize = 20;
 /// Such commits in a sweep: a second or two of a busy database.

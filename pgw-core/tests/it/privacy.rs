@@ -9,6 +9,7 @@ use pgw_core::env::Env;
 use pgw_core::error::Error;
 use pgw_core::gateway::{ExportFormat, Gateway, Origin, Reapplied};
 use pgw_core::id::PaymentId;
+use pgw_core::idempotency::IdempotencyKey;
 use pgw_core::page::PageRequest;
 use pgw_core::payment::plan::NewRefund;
 use pgw_core::payment::{PaymentState, PaymentStatus};
@@ -19,7 +20,7 @@ use pgw_core::testing::faults::Rates;
 use pgw_core::testing::keys::secret_of;
 use pgw_core::testing::person::{Person, everything_read};
 use pgw_core::testing::transport::Reply;
-use pgw_core::text::{ConsentSource, CustomerId, Purpose, TermsVersion};
+use pgw_core::text::{ConsentSource, CustomerId, Purpose, Reason, TermsVersion};
 use pgw_core::worker::{Worker, WorkerSettings};
 use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 use pgw_webhook_client::StandardVerifier;
@@ -181,6 +182,23 @@ async fn an_export_holds_everything_and_nothing_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_export_writes_nothing_of_who_is_erased_meanwhile() {
+    for format in [ExportFormat::Json, ExportFormat::Csv] {
+        let (world, gone, _) = lived_in().await;
+        let caller = Caller::host(Scope::default());
+        let begun = world.gateway.export_customer(caller, gone.id(), format).await;
+        let mut export = begun.unwrap();
+        export.next().await.unwrap().expect("its head");
+        let first = export.next().await.unwrap().expect("the first payment of a page of three");
+        assert!(gone.is_in(&first));
+        world.verbs().erase_customer(&gone.id()).await.unwrap();
+        while let Some(chunk) = export.next().await.unwrap() {
+            assert!(!gone.is_in(&chunk), "{format:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn consents_are_a_history_that_an_erasure_takes_over() {
     let world = World::new();
     let (verbs, person) = (world.verbs(), Person::new("mk7gone"));
@@ -234,6 +252,44 @@ async fn consents_are_a_history_that_an_erasure_takes_over() {
     assert_eq!(count(AuditAction::ConsentGive), 4);
     assert_eq!(count(AuditAction::ConsentWithdraw), 2, "one for each wording");
     assert_eq!(count(AuditAction::CustomerErase), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn consents_given_at_once_are_one_and_later_ones_are_their_own() {
+    let (world, person) = (World::new(), Person::new("mk7gone"));
+    let verbs = world.verbs();
+    let consent = || NewConsent {
+        purpose: Purpose::parse("ads").unwrap(),
+        terms: TermsVersion::parse("1").unwrap(),
+        source: None,
+        given_at: None,
+    };
+    let ads = consent().purpose;
+    let customer = person.id();
+    let slow_max = Duration::from_millis(20);
+    world.faults.set(Rates { slow: 1_000, slow_max, ..Rates::default() });
+    // Withdrawn and given again, and given again by whoever comes back after an erasure: never what was there before.
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        let mut at_once = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (gateway, customer, new) = (world.gateway.clone(), customer.clone(), consent());
+            at_once.spawn(async move { gateway.host().give_consent(&customer, new).await });
+        }
+        let given = at_once.join_all().await;
+        let given: Vec<_> = given.into_iter().map(Result::unwrap).collect();
+        assert!(given.iter().all(|one| one.id == given[0].id), "round {round}");
+        assert!(!seen.contains(&given[0].id), "round {round}");
+        seen.push(given[0].id);
+        let held = verbs.consents(&customer).await.unwrap();
+        assert_eq!(held.iter().filter(|one| one.withdrawn_at.is_none()).count(), 1);
+        if round % 2 == 0 {
+            verbs.withdraw_consent(&customer, &ads).await.unwrap();
+        } else {
+            verbs.erase_customer(&customer).await.unwrap();
+        }
+        pass(Duration::from_millis(1)).await;
+    }
 }
 
 /// A gateway of its own storage, under this pepper.
@@ -346,6 +402,33 @@ async fn it_ends_however_often_storage_and_workers_fail() {
     assert!(!gone.is_in(&read) && !gone.is_in(world.storage.dump().as_bytes()));
     assert_eq!(stays.missing_in(&read), [""; 0]);
     assert_eq!(sums(&world).await, money);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_payment_afterwards_names_nobody_either() {
+    let (world, gone, _) = lived_in().await;
+    let verbs = world.verbs();
+    let worker = world.worker();
+    let new = verbs.create_payment(gone.payment("late", "tok_visa")).await.unwrap();
+    let id = new.payment().id;
+    world.settled(id, None).await;
+    let erased = verbs.erase_customer(&gone.id()).await.unwrap();
+    pass(Duration::from_secs(60)).await;
+    let done = verbs.erasure(erased.erasure.id).await.unwrap().unwrap();
+    assert_eq!(done.state(), ErasureState::Done, "nobody will come and rewrite it again");
+
+    // A caller says why, and gets an answer that is kept.
+    let reason = Reason::parse("mk7gone-why and more").unwrap();
+    let idempotency_key = Some(IdempotencyKey::parse("late-refund").unwrap());
+    let refund = NewRefund { reason: Some(reason), idempotency_key, ..NewRefund::default() };
+    let refund = verbs.refund_payment(id, refund).await.unwrap();
+    let state = world.settled(id, Some(refund.operation)).await;
+    assert_eq!(state.payment.refunded_minor, 4_999);
+    assert_eq!(state.operation(refund.operation).unwrap().reason, None);
+    pass(Duration::from_secs(60)).await;
+    worker.shutdown().await;
+    assert!(!gone.is_in(world.storage.dump().as_bytes()));
+    assert!(!gone.is_in(&everything_read(&world.gateway).await.unwrap()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,17 +36,18 @@ pub(super) async fn stream(call: Call) -> Outcome {
     let after = query.number("after", 0, POSITION_MAX);
     query.finish()?;
     let after = last_event_id(&call)?.or(after).unwrap_or(0);
-    let Call { api, principal, incoming, .. } = call;
+    let Call { api, principal, caller, incoming, .. } = call;
     let slot = api.streams.open(&principal)?;
     // Listening starts before the first look, so that no event falls between the two.
     let hints = api.gateway.notifier().subscribe().await.map_err(Error::Notifier)?;
     let listener = Listener {
         gateway: api.gateway.clone(),
         authenticator: Arc::clone(&api.authenticator),
-        headers: incoming.parts.headers,
+        headers: api.authenticator.kept(&incoming.parts.headers),
         principal,
         permission: Permission::ReadDeliveries,
         after,
+        origin: caller.origin,
         drain: api.config.drain().clone(),
         _slot: slot,
     };

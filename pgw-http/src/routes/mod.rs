@@ -376,7 +376,8 @@ impl Api {
     ) -> Result<Principal, Problem> {
         let headers = &incoming.parts.headers;
         let key = auth::credential(headers).ok().and_then(ApiKeyText::parse);
-        let tried = key.map(|key| (key.prefix(), incoming.client.map(ClientIp::counted)));
+        // Without an address all clients would share the failures of one, and whoever knows a prefix could shut its key out.
+        let tried = key.zip(incoming.client).map(|(key, client)| (key.prefix(), client.counted()));
         let now = self.config.env().now();
         if let Some(wait) = tried.and_then(|tried| self.failures.wait(&tried, now)) {
             return Err(too_many(wait));

@@ -9,14 +9,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
+use axum::http::{HeaderValue, Method, Version, header};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use pgw_core::timestamp::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,8 +26,9 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
+use super::patience::{self, Patience};
 use super::{Server, within};
-use crate::problem::{Problem, ProblemKind, TYPE_BASE};
+use crate::problem::{Problem, ProblemKind};
 use crate::{request_id, telemetry};
 
 /// What all connections share.
@@ -46,19 +48,21 @@ impl Shared {
 
     /// Answers a request, or says that it cannot now.
     async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
+        let env = self.server.refusals.env();
+        let began = env.now();
         request.extensions_mut().insert(ConnectInfo(peer));
+        // What is refused here has the id that the routes gave it, in its span and in the audit log.
+        let id = request_id::of(request.headers(), env);
+        request_id::mark(request.headers_mut(), &id);
+        let method = request.method().clone();
         let is_exempt = request.uri().path() == EXEMPT;
         // Held until the answer begins: a stream goes on for an hour, and does nothing most of the time.
         let Some(_permit) =
             self.requests.try_acquire().ok().map(Some).or(is_exempt.then_some(None))
         else {
             let detail = "The server has as much to do as it can; try again.";
-            return self.overloaded(detail, request.method(), request.headers());
+            return self.overloaded(detail, &method, &id, began);
         };
-        // All of the request that a refusal needs: the rest goes with the request.
-        let method = request.method().clone();
-        let given = request.headers().get(&request_id::REQUEST_ID).cloned();
-        let headers = given.map(|id| (request_id::REQUEST_ID, id)).into_iter().collect();
         let answer = self.app.clone().call(request);
         match tokio::time::timeout(self.server.request_timeout, answer).await {
             Ok(Ok(response)) => response,
@@ -66,15 +70,23 @@ impl Shared {
             Err(_) => {
                 let detail =
                     "The request took too long; the same idempotency key makes another try safe.";
-                self.overloaded(detail, &method, &headers)
+                self.overloaded(detail, &method, &id, began)
             }
         }
     }
 
-    fn overloaded(&self, detail: &'static str, method: &Method, headers: &HeaderMap) -> Response {
+    fn overloaded(
+        &self,
+        detail: &'static str,
+        method: &Method,
+        request_id: &str,
+        began: Timestamp,
+    ) -> Response {
         let problem = Problem::new(ProblemKind::Overloaded, detail).retry_after(RETRY_SECS);
-        let response = request_id::refuse(problem, TYPE_BASE, &self.server.env, headers);
-        telemetry::shed(method, response.status());
+        let refusals = &self.server.refusals;
+        let response = refusals.refuse_as(problem, request_id);
+        let took = refusals.env().now().since(began);
+        telemetry::shed(request_id, method, response.status(), took);
         response
     }
 }
@@ -134,10 +146,10 @@ async fn multiplexed(
         let (requests, shared) = (requests.clone(), Arc::clone(shared));
         service_fn(move |request| {
             let (requests, shared) = (requests.clone(), Arc::clone(&shared));
-            async move { requests.answer(request, peer, &shared).await }
+            async move { requests.answer(request, peer, &shared).await.map(patience::watched) }
         })
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Patience::new(shared.server.write_timeout))
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_PERIOD)
         .keep_alive_timeout(PING_PERIOD)

@@ -1,6 +1,7 @@
 //! [`Server`]: a router on a socket, with what a listener on the internet needs and `axum::serve` leaves out.
 
 mod connection;
+mod patience;
 mod tls;
 
 use std::io;
@@ -9,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use pgw_core::env::Env;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::config::Config;
 use crate::drain::Drain;
+use crate::refusal::Refusals;
 
 pub use tls::{Certificate, CertificateError};
 
@@ -25,13 +27,14 @@ pub use tls::{Certificate, CertificateError};
 /// | the head of a request, and the silence before it on a kept connection | 10 s |
 /// | the TLS handshake | 10 s |
 /// | a request until the head of its answer, its body included | 60 s, then 503 `overloaded` |
-/// | a peer that does not read its answer | 30 s |
+/// | a peer that does not read its answer; on HTTP/2, one answer of several | 30 s |
 /// | silence on an HTTP/2 connection | 60 s |
 /// | connections; more wait to be accepted | 10,000 |
 /// | requests at once; more are answered 503 `overloaded`, but for `/livez` | 1,000 |
 /// | headers of a request | 100, and 64 KiB |
 ///
-/// Each request has [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) with the peer's address.
+/// Each request has [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) with the peer's address, and an `X-Request-Id`: the caller's
+/// if it is well-formed, or else a new one, which the router and what the server itself answers share.
 ///
 /// What could be read in two ways is not: differing lengths, folded headers and malformed chunks are answered 400. A request with
 /// `Transfer-Encoding` is read by that alone, and its connection is closed after the answer (RFC 9112 §6.1), so that nothing can be
@@ -65,7 +68,7 @@ pub struct Server {
     requests_max: usize,
     certificate: Option<Certificate>,
     drain: Drain,
-    env: Env,
+    refusals: Refusals,
 }
 
 impl Server {
@@ -82,7 +85,7 @@ impl Server {
             requests_max: 1_000,
             certificate: None,
             drain: Drain::new(),
-            env: Env::system(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -104,7 +107,7 @@ impl Server {
         self
     }
 
-    /// How long a peer may take nothing of what is sent to it.
+    /// How long a peer may take nothing of what is sent to it. Over HTTP/1.1 its connection ends then, over HTTP/2 that one answer.
     pub const fn with_write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
@@ -146,9 +149,9 @@ impl Server {
         self
     }
 
-    /// With the environment that request ids of refused requests are minted from.
-    pub fn with_env(mut self, env: Env) -> Self {
-        self.env = env;
+    /// With refusals like those of the router of this configuration: where types of problems lead, security headers, request ids.
+    pub fn with_config(mut self, config: &Config) -> Self {
+        self.refusals = Refusals::of(config);
         self
     }
 

@@ -1,11 +1,14 @@
 //! Callers that go away: in the middle of their body, or while their request is being worked on.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use futures_util::StreamExt as _;
 use pgw_core::access::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +51,23 @@ async fn a_request_dropped_at_any_await_is_done_whole_or_not_at_all() {
         assert_eq!(again.status(), StatusCode::CREATED);
         assert_eq!(again.headers().contains_key("idempotent-replayed"), found == 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let app = App::new().await;
+    let half = futures_util::stream::once(async { Ok::<_, Infallible>("{\"amount\":".to_owned()) });
+    let dripping = Body::from_stream(half.chain(futures_util::stream::pending()));
+    // Whoever a processor is, it is not known before its body is.
+    let notification = Request::post("/processors/sandbox/notifications").body(dripping).unwrap();
+    let answer = app.router.clone().oneshot(notification);
+    let answer =
+        tokio::time::timeout(Duration::from_secs(11), answer).await.expect("it is refused");
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let body = String::from_utf8_lossy(&body);
+    assert!(body.contains("\"code\":\"incomplete\""), "{body}");
 }
 
 #[tokio::test]

@@ -1,21 +1,30 @@
 //! The feed of events: its pages and its stream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, BodyDataStream};
+use axum::extract::connect_info::MockConnectInfo;
 use axum::http::{Request, StatusCode};
 use futures_util::StreamExt as _;
 use pgw_core::access::{ApiKeyText, Caller, Role};
+use pgw_core::builder::ProcessorSettings;
+use pgw_core::env::Env;
+use pgw_core::gateway::Gateway;
 use pgw_core::notifier::{Hint, Notifier, NotifierError, Subscription};
-use pgw_core::scope::Scope;
-use pgw_core::storage::Storage as _;
+use pgw_core::sandbox::Sandbox;
+use pgw_core::scope::{Mode, Scope};
+use pgw_core::storage::Storage;
+use pgw_core::testing::crash::Life;
+use pgw_core::testing::faults::{Faults, Faulty};
 use pgw_http::{Config, Drain, StreamLimits};
-use pgw_storage_memory::MemoryNotifier;
+use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::harness::{App, new_key, payment, stranger};
+use crate::harness::{App, Receiver, new_key, payment, stranger};
 
 /// The open end of a stream.
 struct Listening {
@@ -25,12 +34,16 @@ struct Listening {
 
 impl Listening {
     async fn start(app: &App, key: &str, headers: &[(&str, &str)], query: &str) -> Self {
+        Self::from(app.router.clone(), key, headers, query).await
+    }
+
+    async fn from(router: Router, key: &str, headers: &[(&str, &str)], query: &str) -> Self {
         let mut request = Request::get(format!("/events/stream{query}")).header("x-api-key", key);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        let response = app.router.clone().oneshot(request).await.unwrap();
+        let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
@@ -267,4 +280,66 @@ async fn streams_end_when_the_host_drains() {
     let mut waiting = Listening::of(&app, "").await;
     let (ended, ()) = tokio::join!(waiting.frame(), async { drain.begin() });
     assert_eq!(ended, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_backlog_is_read_without_waiting_for_hints() {
+    let app = App::new().await;
+    // More than is read at once, and nothing happens any more.
+    with_payments(&app, 120).await;
+    let mut listening = Listening::of(&app, "").await;
+    let all = async {
+        for position in 1..=240 {
+            assert_eq!(listening.event().await.0, position);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), all).await.expect("nothing is waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_hints_are_few_looks() {
+    let (storage, faults) = (MemoryStorage::new(), Faults::off());
+    let inner: Arc<dyn Storage> = Arc::new(storage.clone());
+    let counted: Arc<Faulty<dyn Storage>> =
+        Arc::new(Faulty::new(inner, Arc::clone(&faults), Life::new()));
+    let sandbox = Sandbox::new(Env::system());
+    let gateway = Gateway::builder()
+        .with_processor(Mode::Test, Arc::new(sandbox.clone()), ProcessorSettings::default())
+        .with_storage(counted)
+        .with_queue(Arc::new(MemoryQueue::new()))
+        .with_notifier(Arc::new(MemoryNotifier::new()))
+        .build()
+        .unwrap();
+    let receiver = Arc::new(Receiver::default());
+    let app = App::of(gateway, storage, sandbox, receiver, Config::default()).await;
+    let mut listening = Listening::of(&app, "").await;
+    let before = faults.calls();
+    let busy = async {
+        for _ in 0..1_000 {
+            app.gateway.notifier().publish(&[Hint::Stamped]).await.unwrap();
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+    };
+    let heard = async {
+        let listened = tokio::time::timeout(Duration::from_secs(1), listening.frame());
+        assert!(listened.await.is_err(), "nothing happens");
+    };
+    tokio::join!(heard, busy);
+    let looks = faults.calls() - before;
+    assert!((2..=7).contains(&looks), "{looks} looks in a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_denied_meanwhile_hears_no_more() {
+    let app = App::new().await;
+    let peer: SocketAddr = "198.51.100.7:1".parse().unwrap();
+    let router = app.router.clone().layer(MockConnectInfo(peer));
+    let mut listening = Listening::from(router, app.key(Role::Readonly), &[], "").await;
+    let denied = "{\"network\":\"198.51.100.0/24\"}";
+    app.post("/ip-denylist", denied).await_reply().await;
+    let mut heartbeats = 0;
+    while listening.frame().await.is_some() {
+        heartbeats += 1;
+    }
+    assert!(heartbeats <= 2, "it ends within 30 s");
 }

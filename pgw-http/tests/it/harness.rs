@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use futures_util::StreamExt as _;
 use pgw_core::access::{Caller, Role};
 use pgw_core::builder::ProcessorSettings;
 use pgw_core::crypto::KeyRing;
@@ -227,7 +228,16 @@ impl Ask<'_> {
         *request.uri_mut() = self.path.parse().unwrap();
         *request.headers_mut() = self.headers;
         let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        // A stream of events has no end; its beginning is an answer.
+        let body = if parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|it| it == "text/event-stream")
+        {
+            body.into_data_stream().next().await.unwrap().unwrap()
+        } else {
+            axum::body::to_bytes(body, usize::MAX).await.unwrap()
+        };
         let reply = Reply { status: parts.status, headers: parts.headers, body };
         crate::contract::check(&method, &self.path, &self.body, &reply);
         reply

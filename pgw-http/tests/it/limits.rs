@@ -197,6 +197,18 @@ async fn a_key_that_was_tried_in_vain_is_not_tried_on() {
 }
 
 #[tokio::test]
+async fn where_addresses_are_not_known_nobody_shuts_a_key_out() {
+    let app = App::new().await;
+    let key = app.key(Role::Admin).to_owned();
+    let guess = format!("{}{}", &key[..key.len() - 43], "A".repeat(43));
+    for _ in 0..20 {
+        let tried = app.get("/payments").with("x-api-key", &guess).await_reply().await;
+        tried.problem(403, "Invalid API key");
+    }
+    assert_eq!(app.get("/payments").await_reply().await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn behind_a_trusted_proxy_clients_are_told_apart() {
     let limits = limits().with(Class::Anonymous, limit(1));
     let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
@@ -238,5 +250,13 @@ async fn the_layers_work_on_a_hosts_own_routes() {
     };
     let ask = app.get("/sign-in");
     ask.clone().of(down(WhenUnavailable::Refuse)).await.problem(503, "Service unavailable");
+
+    // Refusals look like the router's.
+    let config = Config::default().with_public_base_url("https://pay.example/api");
+    let layer = RateLimitLayer::new(Arc::new(Down), "sign-in", limit(1)).with_config(&config);
+    let host = Router::new().route("/sign-in", get(|| async { "hello" })).layer(layer);
+    let refused = ask.clone().of(host).await;
+    assert_eq!(refused.text("type"), "https://pay.example/api/problems/unavailable");
+    assert!(refused.header("strict-transport-security").is_some());
     assert_eq!(ask.of(down(WhenUnavailable::Admit)).await.status, StatusCode::OK);
 }

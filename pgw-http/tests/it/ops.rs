@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -126,6 +127,16 @@ async fn parts_are_asked_once_a_second_and_for_two_seconds() {
         (reply.status, reply.text("redis"), reply.text("database")),
         (StatusCode::SERVICE_UNAVAILABLE, "disconnected".to_owned(), "connected".to_owned())
     );
+    // Who came meanwhile does not ask anew: what was found out holds from when it was.
+    let asked = redis.asked.load(Ordering::Relaxed);
+    let patient = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ops.clock.jump(2);
+    };
+    ops.clock.jump(2);
+    let at_once = futures_util::future::join_all((0..10).map(|_| ops.get("/health")));
+    tokio::join!(at_once, patient);
+    assert_eq!(redis.asked.load(Ordering::Relaxed), asked + 1);
     // Limits degrade without Redis; payments do not.
     assert_eq!(ops.get("/readyz").await.status, StatusCode::OK);
 }

@@ -33,11 +33,15 @@ struct Entry {
 enum State {
     Waiting {
         due_at: Timestamp,
+        /// Since when it waits for that.
+        since: Timestamp,
     },
     /// Until another claim takes it, also when its lease ran out.
     Held {
         until: Timestamp,
         fence: Fence,
+        /// When it was claimed.
+        since: Timestamp,
         /// When it is due because it was pushed meanwhile.
         again: Option<Timestamp>,
     },
@@ -62,31 +66,69 @@ impl Jobs {
         *self = Self { pushed: self.pushed, ..Self::new(self.max, self.fence) };
     }
 
-    pub(super) fn push(&mut self, job: &Job, due_at: Timestamp) -> Result<(), QueueError> {
-        let lane = self.lanes.entry(job.lane()).or_default();
+    /// Adds a job, or makes one of this and the one that is there.
+    pub(super) fn push(
+        &mut self,
+        job: &Job,
+        now: Timestamp,
+        due_at: Timestamp,
+    ) -> Result<(), QueueError> {
         let Some(number) = self.numbers.get(job).copied() else {
-            if self.entries.len() >= self.max {
-                return Err(QueueError::Full { max: self.max });
-            }
-            self.pushed += 1;
-            let number = self.pushed;
-            let shared = Arc::new(job.clone());
-            self.numbers.insert(Arc::clone(&shared), number);
-            let entry = Entry { job: shared, claims: 0, state: State::Waiting { due_at } };
-            self.entries.insert(number, entry);
-            lane.wait(job, (due_at, number));
-            return Ok(());
+            return self.add(job, now, due_at);
         };
+        let lane = self.lanes.entry(job.lane()).or_default();
         let entry = self.entries.get_mut(&number).expect(NUMBERED);
         match &mut entry.state {
-            State::Waiting { due_at: before } if due_at < *before => {
+            State::Waiting { due_at: before, since } if due_at < *before => {
                 lane.remove(job, (*before, number));
                 lane.wait(job, (due_at, number));
-                *before = due_at;
+                (*before, *since) = (due_at, now);
             }
+            State::Waiting { .. } => {}
             State::Held { again, .. } => *again = earlier(*again, Some(due_at)),
-            State::Waiting { .. } | State::Buried { .. } => {}
+            State::Buried { .. } => {
+                lane.buried -= 1;
+                lane.wait(job, (due_at, number));
+                entry.claims = 0;
+                entry.state = State::Waiting { due_at, since: now };
+            }
         }
+        Ok(())
+    }
+
+    /// Adds a job whose row has been due since then, if it is not there: whether it was not. One that is there learns of a row that became due since
+    /// it was put where it is.
+    pub(super) fn restore(
+        &mut self,
+        job: &Job,
+        now: Timestamp,
+        row_since: Timestamp,
+    ) -> Result<bool, QueueError> {
+        let Some(number) = self.numbers.get(job).copied() else {
+            self.add(job, now, now)?;
+            return Ok(true);
+        };
+        let is_news = match &self.entries.get(&number).expect(NUMBERED).state {
+            State::Waiting { since, .. } | State::Held { since, .. } => row_since > *since,
+            State::Buried { .. } => false,
+        };
+        if is_news {
+            self.push(job, now, now)?;
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, job: &Job, now: Timestamp, due_at: Timestamp) -> Result<(), QueueError> {
+        if self.entries.len() >= self.max {
+            return Err(QueueError::Full { max: self.max });
+        }
+        self.pushed += 1;
+        let number = self.pushed;
+        let shared = Arc::new(job.clone());
+        self.numbers.insert(Arc::clone(&shared), number);
+        let state = State::Waiting { due_at, since: now };
+        self.entries.insert(number, Entry { job: shared, claims: 0, state });
+        self.lanes.entry(job.lane()).or_default().wait(job, (due_at, number));
         Ok(())
     }
 
@@ -120,7 +162,7 @@ impl Jobs {
             };
             self.fence = self.fence.wrapping_add(FENCE_STEP);
             let fence = Fence(self.fence);
-            entry.state = State::Held { until, fence, again };
+            entry.state = State::Held { until, fence, since: now, again };
             claims.push(Claim { job: Job::clone(&entry.job), fence, claims: entry.claims });
         }
         claims
@@ -144,6 +186,11 @@ impl Jobs {
         let State::Held { until, again, .. } = entry.state else { return false };
         let lane = self.lanes.entry(job.lane()).or_default();
         lane.remove(job, (until, number));
+        // Whoever says that the row of a postponed one is due knows better.
+        let since = match settlement.verdict {
+            Verdict::Postpone { .. } => Timestamp::EPOCH,
+            _ => now,
+        };
         let due_at = match &settlement.verdict {
             Verdict::Release { due_in } | Verdict::Committed { due_in: Some(due_in) } => {
                 earlier(again, Some(now.plus(*due_in)))
@@ -165,7 +212,7 @@ impl Jobs {
         };
         match due_at {
             Some(due_at) => {
-                entry.state = State::Waiting { due_at };
+                entry.state = State::Waiting { due_at, since };
                 lane.wait(job, (due_at, number));
             }
             None => {
@@ -221,7 +268,7 @@ mod tests {
     fn a_job_that_is_never_done_is_buried_in_the_end() {
         let (samples, mut jobs) = (Samples::new(1), Jobs::new(10, 0));
         let job = samples.job(Lane::Operations);
-        jobs.push(&job, START).expect("there is room");
+        jobs.push(&job, START, START).expect("there is room");
         let release = Verdict::Release { due_in: Duration::ZERO };
         for count in 1..=MemoryQueue::CLAIMS_MAX {
             let claim = jobs.claim(Lane::Operations, 1, START, later(60)).remove(0);
@@ -232,7 +279,7 @@ mod tests {
         assert_eq!(jobs.depth(Lane::Operations, START).dead, 1);
         let reason: Box<str> = "claimed 1000 times and never done".into();
         assert_eq!(jobs.buried().collect::<Vec<_>>(), [(job.clone(), reason)]);
-        jobs.push(&job, START).expect("it is there already");
+        assert!(!jobs.restore(&job, later(90), later(80)).expect("it is there already"));
         assert_eq!(jobs.claim(Lane::Operations, 1, later(99), later(160)), []);
     }
 
@@ -240,7 +287,7 @@ mod tests {
     fn a_lease_of_no_length_is_given_out_once_a_call() {
         let (samples, mut jobs) = (Samples::new(2), Jobs::new(10, 0));
         for _ in 0..2 {
-            jobs.push(&samples.job(Lane::Deliveries), START).expect("there is room");
+            jobs.push(&samples.job(Lane::Deliveries), START, START).expect("there is room");
         }
         assert_eq!(jobs.claim(Lane::Deliveries, 9, START, START).len(), 2);
         assert_eq!(jobs.claim(Lane::Deliveries, 9, START, START).len(), 2);
@@ -250,9 +297,9 @@ mod tests {
     fn a_lost_job_comes_before_one_that_is_due_later() {
         let (samples, mut jobs) = (Samples::new(3), Jobs::new(10, 0));
         let [first, second] = [(); 2].map(|()| samples.job(Lane::Operations));
-        jobs.push(&first, START).expect("there is room");
+        jobs.push(&first, START, START).expect("there is room");
         assert_eq!(jobs.claim(Lane::Operations, 1, START, later(10)).len(), 1);
-        jobs.push(&second, later(20)).expect("there is room");
+        jobs.push(&second, START, later(20)).expect("there is room");
         let given = jobs.claim(Lane::Operations, 2, later(30), later(60));
         assert_eq!(given.into_iter().map(|claim| claim.job).collect::<Vec<Job>>(), [first, second]);
     }
@@ -261,9 +308,9 @@ mod tests {
     fn a_later_push_outlives_a_lost_holder() {
         let (samples, mut jobs) = (Samples::new(4), Jobs::new(10, 0));
         let job = samples.job(Lane::Operations);
-        jobs.push(&job, START).expect("there is room");
+        jobs.push(&job, START, START).expect("there is room");
         assert_eq!(jobs.claim(Lane::Operations, 1, START, later(10)).len(), 1);
-        jobs.push(&job, later(90)).expect("it is there already");
+        jobs.push(&job, START, later(90)).expect("it is there already");
         let claim = jobs.claim(Lane::Operations, 1, later(20), later(30)).remove(0);
         assert!(jobs.settle(&Settlement { claim, verdict: Verdict::Done }, later(25)));
         assert_eq!(jobs.claim(Lane::Operations, 1, later(89), later(99)), []);

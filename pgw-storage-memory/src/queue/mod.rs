@@ -134,9 +134,19 @@ impl Queue for MemoryQueue {
         let now = self.0.clock.now();
         let mut queue = lock(&self.0.jobs);
         for (job, delay) in jobs {
-            queue.push(job, now.plus(*delay))?;
+            queue.push(job, now, now.plus(*delay))?;
         }
         Ok(())
+    }
+
+    async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        let now = self.0.clock.now();
+        let mut queue = lock(&self.0.jobs);
+        let mut lost = 0;
+        for (job, due_for) in jobs {
+            lost += usize::from(queue.restore(job, now, now.minus(*due_for))?);
+        }
+        Ok(Some(lost))
     }
 
     async fn claim(

@@ -32,6 +32,12 @@ enum Call {
         delay: Duration,
         step: Duration,
     },
+    /// Jobs from the first on, whose rows have been due for so long.
+    Restore {
+        first: usize,
+        count: usize,
+        due_for: Duration,
+    },
     Claim {
         lane: Lane,
         max: usize,
@@ -57,6 +63,7 @@ fn calls() -> impl Strategy<Value = Call> {
     let verdict = prop_oneof![
         6 => Just(Verdict::Done),
         3 => seconds().prop_map(|due_in| Verdict::Release { due_in }),
+        2 => seconds().prop_map(|due_in| Verdict::Postpone { due_in }),
         1 => Just(Verdict::Bury { reason: "poison".into() }),
     ];
     let lane = || prop_oneof![Just(Lane::Operations), Just(Lane::Deliveries)];
@@ -66,6 +73,8 @@ fn calls() -> impl Strategy<Value = Call> {
         8 => (range(), seconds(), 0_u64..2).prop_map(|((first, count), delay, step)| {
             Call::Push { first, count, delay, step: Duration::from_secs(step) }
         }),
+        4 => (range(), seconds())
+            .prop_map(|((first, count), due_for)| Call::Restore { first, count, due_for }),
         8 => (lane(), 0_usize..40, seconds())
             .prop_map(|(lane, max, lease)| Call::Claim { lane, max, lease }),
         4 => (some(), seconds())
@@ -100,8 +109,14 @@ async fn compare(calls: Vec<Call>) -> Result<(), TestCaseError> {
             Call::Push { first, count, mut delay, step } => {
                 for job in jobs.iter().skip(first).take(count) {
                     let is_taken = queue.push(&[(job.clone(), delay)]).await.is_ok();
-                    prop_assert_eq!(is_taken, list.push(job, now.plus(delay)));
+                    prop_assert_eq!(is_taken, list.push(job, now, now.plus(delay)));
                     delay += step;
+                }
+            }
+            Call::Restore { first, count, due_for } => {
+                for job in jobs.iter().skip(first).take(count) {
+                    let lost = queue.restore(&[(job.clone(), due_for)]).await.ok().flatten();
+                    prop_assert_eq!(lost, list.restore(job, now, now.minus(due_for)));
                 }
             }
             Call::Claim { lane, max, lease } => {
@@ -175,6 +190,8 @@ struct Row {
     /// When it is due, while it waits; when it is due again because it was pushed meanwhile, while it is held.
     due_at: Option<Timestamp>,
     held: Option<Held>,
+    /// When it was put where it is; before everything when it was postponed.
+    since: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -199,18 +216,37 @@ impl Row {
 }
 
 impl List {
-    fn push(&mut self, job: &Job, due_at: Timestamp) -> bool {
+    fn push(&mut self, job: &Job, now: Timestamp, due_at: Timestamp) -> bool {
         let count = self.rows.len();
         let Some(row) = self.rows.iter_mut().find(|row| row.job == *job) else {
             if count < JOBS_MAX {
                 let due_at = Some(due_at);
                 let job = job.clone();
-                self.rows.push(Row { job, claims: 0, is_buried: false, due_at, held: None });
+                let held = None;
+                self.rows.push(Row { job, claims: 0, is_buried: false, due_at, held, since: now });
             }
             return count < JOBS_MAX;
         };
-        row.due_at = Some(row.due_at.map_or(due_at, |before| before.min(due_at)));
+        if std::mem::take(&mut row.is_buried) {
+            (row.claims, row.due_at) = (0, None);
+        }
+        let before = row.due_at;
+        row.due_at = Some(before.map_or(due_at, |before| before.min(due_at)));
+        if row.held.is_none() && row.due_at != before {
+            row.since = now;
+        }
         true
+    }
+
+    /// How many were lost; `None` when there is no room.
+    fn restore(&mut self, job: &Job, now: Timestamp, row_since: Timestamp) -> Option<usize> {
+        let Some(row) = self.rows.iter().find(|row| row.job == *job) else {
+            return self.push(job, now, now).then_some(1);
+        };
+        if !row.is_buried && row_since > row.since {
+            self.push(job, now, now);
+        }
+        Some(0)
     }
 
     fn claim(
@@ -241,6 +277,7 @@ impl List {
             row.due_at = row.due_at.filter(|at| row.held.is_some() && *at > now);
             self.claims += 1;
             row.held = Some(Held { number: self.claims, until });
+            row.since = now;
             given.push((row.job.clone(), row.claims, self.claims));
         }
         given
@@ -262,7 +299,13 @@ impl List {
         let Some(place) = self.place_of(number) else { return false };
         let row = &mut self.rows[place];
         row.held = None;
+        row.since = now;
         match verdict {
+            Verdict::Postpone { due_in } => {
+                let due_at = now.plus(*due_in);
+                row.due_at = Some(row.due_at.map_or(due_at, |again| again.min(due_at)));
+                (row.claims, row.since) = (row.claims - 1, Timestamp::EPOCH);
+            }
             Verdict::Release { due_in } => {
                 let due_at = now.plus(*due_in);
                 row.due_at = Some(row.due_at.map_or(due_at, |again| again.min(due_at)));

@@ -320,6 +320,41 @@ async fn seal(pg: &PgStorage, rows: &[AuditRow], in_each: usize, sealed_at: Time
     }
 }
 
+/// Purges what is old to its end, on a thread and a runtime of its own.
+fn purge_beside(schema: &Schema, before: Timestamp) {
+    let retention = Retention::new(schema.clone());
+    let purging = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut owner = connection().await;
+            while retention.purge_audit(&mut owner, before).await.expect(HEALTHY).is_some() {}
+        });
+    });
+    purging.join().expect("it does not panic");
+}
+
+#[tokio::test]
+async fn a_purge_meanwhile_is_no_false_alarm() {
+    let pg = Under::test(Leg::Pool).await.storage;
+    let (gateway, now) = (gateway(&pg), Env::system().now());
+    let (old, young) = (rows(410, now.minus(days(400))), rows(50, now.minus(days(100))));
+    for (rows, sealed_at) in [(&old, now.minus(days(400))), (&young, now.minus(days(100)))] {
+        append(&pg, rows).await;
+        seal(&pg, rows, 10, sealed_at).await;
+    }
+    let schema: Schema = schema_of(&pg).parse().expect("a valid name");
+    let mut steps = 0;
+    // After the first step the log begins with a seal that is far behind those just read.
+    let progress = |_: &pgw_core::gateway::AuditReport| {
+        steps += 1;
+        if steps == 1 {
+            purge_beside(&schema, now.minus(days(366)));
+        }
+    };
+    let report = gateway.verify_audit(&MerchantId::default(), None, progress).await.expect(HEALTHY);
+    assert_eq!((report.fault, report.anchor, report.sealed), (None, Some(41), 50));
+}
+
 #[tokio::test]
 async fn what_was_kept_a_year_is_purged_and_the_rest_verifies() {
     let pg = Under::test(Leg::Pool).await.storage;

@@ -18,7 +18,7 @@ use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress}
 use pgw_core::queue::{Job, Lane, Queue};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::storage::{
-    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
 };
 use pgw_core::testing::conformance::{
     DueHints, JobSource, NotifierFixture, QueueFixture, StorageFixture,
@@ -33,6 +33,8 @@ use pgw_storage_postgres::{
     ServerClock,
 };
 
+use crate::migrations::partitions::partitioned_schema;
+
 /// A way to PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leg {
@@ -42,6 +44,8 @@ pub(crate) enum Leg {
     Alone,
     /// As a distributed engine wants it.
     Distributed,
+    /// A pool, on tables that are partitioned.
+    Partitioned,
     /// Through `PgBouncer` in transaction mode.
     Pooler,
     /// Each commit and read inside a transaction of the host's.
@@ -89,7 +93,7 @@ impl Leg {
     pub(crate) fn builder(self, schema: &Schema) -> PgStorageBuilder {
         let builder = PgStorage::builder().with_schema(schema.clone()).with_connections_max(10);
         match self {
-            Self::Pool | Self::Enlisted => builder,
+            Self::Pool | Self::Partitioned | Self::Enlisted => builder,
             Self::Alone => builder.with_group(Group::Off).with_claims(Claims::Conditional),
             Self::Distributed => builder.with_engine(Engine::Distributed),
             Self::Pooler => {
@@ -107,7 +111,11 @@ impl Leg {
 
 impl Under {
     pub(crate) async fn test(leg: Leg) -> Self {
-        let (schema, clock) = (schema().await, ServerClock::default());
+        let schema = match leg {
+            Leg::Partitioned => partitioned_schema().await,
+            _ => schema().await,
+        };
+        let clock = ServerClock::default();
         let builder = leg.builder(&schema).with_clock(clock.clone());
         let storage = builder.connect(&leg.url()).await.expect("the schema was just migrated");
         Self { leg, storage, clock }
@@ -348,8 +356,14 @@ impl Storage for InTransactions {
         inside!(self, storage => storage.due_all(&jobs))
     }
 
-    async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {
-        inside!(self, storage => storage.due_jobs(lane, limit))
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError> {
+        let after = after.cloned();
+        inside!(self, storage => storage.due_page(lane, after.as_ref(), limit))
     }
 
     async fn expired_payments(

@@ -18,6 +18,7 @@ mod races;
 mod repeats;
 mod rework;
 mod sealing;
+mod together;
 mod world;
 
 mod pool_conformance {
@@ -31,6 +32,12 @@ mod alone_conformance {
 mod distributed_conformance {
     pgw_core::storage_conformance!(
         crate::fixtures::Under::test(crate::fixtures::Leg::Distributed).await
+    );
+}
+
+mod partitioned_conformance {
+    pgw_core::storage_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Partitioned).await
     );
 }
 
@@ -57,6 +64,12 @@ mod conditional_queue_conformance {
 mod distributed_queue_conformance {
     pgw_core::queue_conformance!(
         crate::fixtures::Under::test(crate::fixtures::Leg::Distributed).await
+    );
+}
+
+mod partitioned_queue_conformance {
+    pgw_core::queue_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::Partitioned).await
     );
 }
 

@@ -14,7 +14,8 @@ use pgw_storage_postgres::{ConnectError, Lock, MigrateError, Migrator, PgStorage
 
 use crate::fixtures::{connection, url};
 
-mod roles;
+pub(crate) mod partitions;
+pub(crate) mod roles;
 
 /// A name that no other schema, database or role has.
 fn name(what: &str) -> String {

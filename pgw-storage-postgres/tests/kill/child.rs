@@ -152,6 +152,10 @@ impl Queue for TellingQueue {
         self.inner.push(jobs).await
     }
 
+    async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        self.inner.restore(jobs).await
+    }
+
     async fn claim(
         &self,
         lane: Lane,

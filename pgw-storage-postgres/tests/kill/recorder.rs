@@ -17,7 +17,7 @@ use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress}
 use pgw_core::queue::{Job, Lane};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::storage::{
-    AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError,
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
 };
 use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
@@ -248,6 +248,15 @@ impl Storage for Recorder {
 
     async fn due_all(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
         self.inner.due_all(jobs).await
+    }
+
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError> {
+        self.inner.due_page(lane, after, limit).await
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

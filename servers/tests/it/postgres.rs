@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use servers::{PgBouncer, Postgres, ServerError};
 
 use crate::SOCKET;
+use crate::processes::alive;
 
 #[test]
 fn both_servers_answer() {
@@ -120,36 +121,26 @@ fn a_wrong_setting_is_an_error_with_the_log() {
 }
 
 /// The rows of a statement's result, without headings.
-fn query(postgres: &Postgres, url: &str, statement: &str) -> String {
+pub(crate) fn query(postgres: &Postgres, url: &str, statement: &str) -> String {
     let output = psql(postgres, url).args(["-c", statement]).output();
     let output = output.expect("psql comes with PostgreSQL");
     assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-fn psql(postgres: &Postgres, url: &str) -> Command {
+pub(crate) fn psql(postgres: &Postgres, url: &str) -> Command {
     let mut command = Command::new(postgres.bin_directory().join("psql"));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", url]);
     command
 }
 
 /// The server's processes: the first one, and those that it started.
-fn processes(postgres: &Postgres) -> Vec<String> {
+pub(crate) fn processes(postgres: &Postgres) -> Vec<String> {
     let first = postmaster_line(postgres, 0);
     let pids = query(postgres, &postgres.url(), "select pid from pg_stat_activity");
     let pids: Vec<_> = pids.lines().map(str::to_owned).chain([first]).collect();
     assert!(pids.len() > 4, "the server has few processes: {pids:?}");
     pids
-}
-
-/// Those of the processes that still run.
-fn alive(pids: &[String]) -> Vec<&str> {
-    let runs = |pid: &&str| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // An orphan that has ended is the init process's to reap, whenever that comes to it.
-        stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
-    };
-    pids.iter().map(String::as_str).filter(runs).collect()
 }
 
 /// The number of the server's System V shared memory.

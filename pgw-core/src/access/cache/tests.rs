@@ -168,6 +168,61 @@ async fn without_hints_keys_are_kept_for_their_time_and_listening_is_tried_again
     assert!(bench.open().is_err());
 }
 
+/// A notifier that never answers the first time, as one whose caller is dropped.
+#[derive(Debug)]
+struct Slow(Told, std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl Notifier for Slow {
+    async fn publish(&self, _hints: &[Hint]) -> Result<(), NotifierError> {
+        Ok(())
+    }
+
+    async fn subscribe(&self) -> Result<Box<dyn Subscription>, NotifierError> {
+        if !self.1.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.0.subscribe().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_to_listen_that_is_dropped_leaves_it_to_the_next() {
+    let Bench { cache, say, notifier, key, principal, now } = Bench::new();
+    let slow = Slow(notifier, false.into());
+    let dropped = tokio::time::timeout(Duration::from_millis(1), cache.listen(&slow)).await;
+    assert!(dropped.is_err());
+    cache.listen(&slow).await;
+    let bench = Bench { cache, say, notifier: slow.0, key, principal, now };
+    bench.fill();
+    bench.say.send(Hint::KeyRevoked(bench.key.prefix)).unwrap();
+    assert!(bench.open().is_err(), "it is heard");
+}
+
+fn shield(version: u64) -> Shield {
+    Shield { version, ..Shield::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_storage_is_right_about_the_shield_unless_it_was_changed_meanwhile() {
+    let Bench { cache, .. } = Bench::new();
+    let before = Before(cache.heard().epoch);
+    assert_eq!(cache.learn(shield(7), before).shield.version, 7);
+    // The database was restored to an earlier time.
+    assert_eq!(cache.learn(shield(3), before).shield.version, 3);
+    // This process committed while somebody read.
+    cache.changed_shield(shield(4));
+    assert_eq!(cache.learn(shield(3), before).shield.version, 4);
+    assert!(cache.held().is_err(), "it is read again");
+    // Two commits are heard of in the other order.
+    cache.changed_shield(shield(6));
+    cache.changed_shield(shield(5));
+    assert_eq!(cache.held().unwrap_err().unwrap().shield.version, 6);
+    let before = Before(cache.heard().epoch);
+    assert_eq!(cache.learn(shield(6), before).shield.version, 6);
+    assert_eq!(cache.held().unwrap().shield.version, 6);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_known_before_listening_is_read_again() {
     let bench = Bench::new();

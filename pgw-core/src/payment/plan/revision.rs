@@ -14,6 +14,7 @@ use crate::payment::{
     Conflict, Operation, OperationKind, OperationState, Payment, PaymentState, PaymentStatus,
     status,
 };
+use crate::privacy::Redaction;
 use crate::representation::{self, EventHead};
 
 use super::Stamp;
@@ -169,6 +170,10 @@ impl<'a, 'b> Revision<'a, 'b> {
     /// The whole change: totals and status, events, answers, audit.
     pub(super) fn finish(mut self, operation: OperationId, action: Option<AuditAction>) -> Plan {
         let version = self.before.map_or(0, |before| before.payment.version);
+        // What comes late, from a processor or a caller, brings nothing back of a person who was erased.
+        if let Some(redaction) = Redaction::done_to(&self.after.payment) {
+            redaction.state(&mut self.after);
+        }
         self.derive(version);
         let payment_id = self.after.payment.id;
         let mut changes = Changes::new(self.after.payment.scope.clone())

@@ -37,6 +37,78 @@ pub async fn a_job_pushed_twice_is_one_job(fixture: &dyn QueueFixture) {
     assert_eq!(claim(&*queue, Lane::Operations, 9).await, [], "the other one came up");
 }
 
+/// "Says how many were": waiting, claimed and buried ones were not, and those that were are there again, due now.
+pub async fn what_was_lost_is_restored(fixture: &dyn QueueFixture) {
+    let (queue, samples) = (fixture.queue().await, Samples::new(42));
+    if let JobSource::Rows(_) = fixture.source().await {
+        let due = [(job_without_due_row(fixture, &samples).await, secs(60))];
+        assert_eq!(queue.restore(&due).await.expect(WORKS), None, "nothing can be lost");
+        assert_eq!(claim(&*queue, Lane::Operations, 9).await, []);
+        return;
+    }
+    let jobs: Vec<Job> = (0..3).map(|_| samples.job(Lane::Operations)).collect();
+    push(&*queue, &jobs[0], Duration::ZERO).await;
+    let held = claim_one(&*queue, Lane::Operations).await;
+    push(&*queue, &jobs[1], secs(50)).await;
+    // Their rows had been due before they were put there.
+    let due: Vec<_> = jobs.iter().map(|job| (job.clone(), secs(60))).collect();
+    let twice = [&due[..], &due[2..]].concat();
+    assert_eq!(queue.restore(&twice).await.expect(WORKS), Some(1));
+    assert_eq!(queue.restore(&due).await.expect(WORKS), Some(0), "all of them are there");
+    let restored = claim(&*queue, Lane::Operations, 9).await;
+    assert_eq!(super::queue_support::jobs(&restored), jobs[2..]);
+    for held in restored.into_iter().chain([held]) {
+        assert!(settle(&*queue, &held, Verdict::Bury { reason: "poison".into() }).await);
+    }
+    assert_eq!(queue.restore(&due[..1]).await.expect(WORKS), Some(0), "a buried one is there");
+    assert_eq!(claim(&*queue, Lane::Operations, 9).await, [], "a buried one stays buried");
+}
+
+/// "One that is there stays as it is": a release is not cut short, and a claim is not followed by another, because the row is due all the while.
+pub async fn what_is_there_stays_as_it_is(fixture: &dyn QueueFixture) {
+    let JobSource::Pushed = fixture.source().await else { return };
+    let (queue, samples) = (fixture.queue().await, Samples::new(43));
+    for lane in Lane::ALL {
+        let job = samples.job(lane);
+        push(&*queue, &job, Duration::ZERO).await;
+        fixture.advance(secs(10)).await;
+        let held = claim_one(&*queue, lane).await;
+        fixture.advance(secs(10)).await;
+        assert_eq!(queue.restore(&[(job.clone(), secs(20))]).await.expect(WORKS), Some(0));
+        assert!(settle(&*queue, &held, Verdict::Release { due_in: secs(30) }).await);
+        fixture.advance(secs(10)).await;
+        assert_eq!(queue.restore(&[(job.clone(), secs(30))]).await.expect(WORKS), Some(0));
+        assert_eq!(claim(&*queue, lane, 9).await, [], "it was released for longer");
+        fixture.advance(secs(20)).await;
+        let again = claim_one(&*queue, lane).await;
+        assert_eq!(again.claims, 2);
+        assert_eq!(queue.restore(&[(job, secs(50))]).await.expect(WORKS), Some(0));
+        assert!(settle(&*queue, &again, Verdict::Done).await);
+        assert_eq!(claim(&*queue, lane, 9).await, [], "it was done");
+    }
+}
+
+/// "Unless its row became due after it was put where it is": woken by a commit of which the queue did not hear.
+pub async fn what_became_due_since_is_due(fixture: &dyn QueueFixture) {
+    let JobSource::Pushed = fixture.source().await else { return };
+    let (queue, samples) = (fixture.queue().await, Samples::new(44));
+    for lane in Lane::ALL {
+        let job = samples.job(lane);
+        push(&*queue, &job, secs(86_400)).await;
+        fixture.advance(secs(100)).await;
+        assert_eq!(queue.restore(&[(job.clone(), secs(10))]).await.expect(WORKS), Some(0));
+        let held = claim_one(&*queue, lane).await;
+        assert_eq!(held.job, job);
+        fixture.advance(secs(50)).await;
+        assert_eq!(queue.restore(&[(job.clone(), secs(10))]).await.expect(WORKS), Some(0));
+        assert_eq!(claim(&*queue, lane, 9).await, [], "two would hold it");
+        assert!(settle(&*queue, &held, Verdict::Done).await);
+        let again = claim_one(&*queue, lane).await;
+        assert!(settle(&*queue, &again, Verdict::Done).await);
+        assert_eq!(claim(&*queue, lane, 9).await, []);
+    }
+}
+
 /// "Of two waiting ones the earlier due time stays": whichever was pushed first.
 pub async fn the_earlier_due_time_stays(fixture: &dyn QueueFixture) {
     let JobSource::Pushed = fixture.source().await else { return };
@@ -112,16 +184,42 @@ pub async fn a_job_pushed_while_claimed_survives_a_lost_holder(fixture: &dyn Que
     assert!(!settle(&*queue, &lost, Verdict::Done).await);
 }
 
-/// "A buried job stays buried": whatever is pushed.
-pub async fn a_buried_job_stays_buried_when_it_is_pushed(fixture: &dyn QueueFixture) {
+/// "One that was postponed is due now in any case": what it waited for came about without a write of its row.
+pub async fn a_postponed_job_that_is_restored_is_due(fixture: &dyn QueueFixture) {
+    let JobSource::Pushed = fixture.source().await else { return };
+    let (queue, samples) = (fixture.queue().await, Samples::new(45));
+    for lane in Lane::ALL {
+        let job = samples.job(lane);
+        push(&*queue, &job, Duration::ZERO).await;
+        let held = claim_one(&*queue, lane).await;
+        assert!(settle(&*queue, &held, Verdict::Postpone { due_in: secs(3_600) }).await);
+        fixture.advance(secs(10)).await;
+        assert_eq!(claim(&*queue, lane, 9).await, []);
+        assert_eq!(queue.restore(&[(job.clone(), secs(60))]).await.expect(WORKS), Some(0));
+        let again = claim_one(&*queue, lane).await;
+        assert_eq!((&again.job, again.claims), (&job, 1));
+        assert!(settle(&*queue, &again, Verdict::Done).await);
+    }
+}
+
+/// "A buried one waits again, as one that was never claimed": somebody wrote its row.
+pub async fn a_buried_job_that_is_pushed_waits_again(fixture: &dyn QueueFixture) {
+    let JobSource::Pushed = fixture.source().await else { return };
     let (queue, samples) = (fixture.queue().await, Samples::new(8));
-    enqueue(fixture, &samples, Lane::Operations, &[Duration::ZERO]).await;
-    let held = claim_one(&*queue, Lane::Operations).await;
-    assert!(settle(&*queue, &held, Verdict::Bury { reason: "poison".into() }).await);
-    push(&*queue, &held.job, Duration::ZERO).await;
-    fixture.advance(secs(60)).await;
-    assert_eq!(claim(&*queue, Lane::Operations, 9).await, []);
-    assert_eq!(queue.depth(Lane::Operations).await.expect(WORKS).dead, 1);
+    for lane in Lane::ALL {
+        let job = samples.job(lane);
+        push(&*queue, &job, Duration::ZERO).await;
+        let held = claim_one(&*queue, lane).await;
+        assert!(settle(&*queue, &held, Verdict::Bury { reason: "poison".into() }).await);
+        assert_eq!(queue.depth(lane).await.expect(WORKS).dead, 1);
+        push(&*queue, &job, secs(20)).await;
+        assert_eq!(queue.depth(lane).await.expect(WORKS).dead, 0);
+        assert_eq!(claim(&*queue, lane, 9).await, []);
+        fixture.advance(secs(30)).await;
+        let again = claim_one(&*queue, lane).await;
+        assert_eq!((&again.job, again.claims), (&job, 1));
+        assert!(settle(&*queue, &again, Verdict::Done).await);
+    }
 }
 
 /// "Done: forget it": a job that comes back later starts anew.

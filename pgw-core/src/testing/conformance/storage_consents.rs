@@ -2,7 +2,8 @@
 
 use super::fixture::StorageFixture;
 use super::storage_erasures::{customer, digest, erased};
-use super::support::{READS, apply, conflict_on, created};
+use super::storage_guards::one_winner;
+use super::support::{RACERS, READS, apply, commit_at_once, conflict_on, created};
 use crate::changes::{Changes, Guard, Write};
 use crate::privacy::{Consent, ConsentHolder};
 use crate::scope::Scope;
@@ -48,6 +49,17 @@ pub async fn a_consent_guard_holds_at_its_version(fixture: &dyn StorageFixture) 
     for foreign in samples.foreign() {
         apply(&*storage, Changes::new(foreign).guard(guard(0))).await;
     }
+}
+
+/// "Of concurrent commits with one guard, at most one is applied": also of those that make the consent.
+pub async fn of_concurrent_consents_with_one_id_one_is_applied(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(18));
+    let consent = samples.consent(&customer("cust_1"));
+    let racers = (0..RACERS).map(|_| consenting(&consent));
+    let guard = Guard::Consent { id: consent.id, version: 0 };
+    one_winner(commit_at_once(&storage, racers).await, &guard);
+    let holder = ConsentHolder::Customer(digest("cust_1"));
+    assert_eq!(consents(&*storage, samples.scope(), holder, 10).await, [consent]);
 }
 
 /// "The customer's consents are the erasure's from the same commit on: kept with their dates, without their source, and a version up."

@@ -8,7 +8,7 @@ use crate::changes::{Changes, Write};
 use crate::id::{DeliveryId, EndpointId, OperationId, PaymentId};
 use crate::payment::{OperationKind, OperationState, Payment, PaymentState, PaymentStatus};
 use crate::queue::{Job, Lane};
-use crate::storage::{DueWork, Storage};
+use crate::storage::{DueJob, DueWork, Storage};
 use crate::testing::sample::{Creation, Samples, redirect};
 use crate::webhook::{Delivery, Endpoint};
 
@@ -198,6 +198,47 @@ pub async fn due_jobs_are_of_one_lane(fixture: &dyn StorageFixture) {
     let delivery = Job::Delivery { scope: samples.scope().clone(), delivery: row.id };
     assert_eq!(storage.due_jobs(Lane::Operations, 9).await.expect(READS), [creation.job()]);
     assert_eq!(storage.due_jobs(Lane::Deliveries, 9).await.expect(READS), [delivery]);
+}
+
+/// "Those that come after one of an earlier page … Over all pages, a job is listed once that is due all the while": also those that became due
+/// together, and whatever becomes of the job that the next page comes after.
+pub async fn pages_of_due_jobs_list_each_once(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(27));
+    let mut expected = Vec::new();
+    for delay in [10, 10, 10, 20, 20, 30, 30, 30, 30] {
+        expected.push(delayed(&*storage, &samples, Some(secs(delay))).await);
+    }
+    fixture.advance(secs(25)).await;
+    let page = async |after: Option<&DueJob>, limit| {
+        storage.due_page(Lane::Operations, after, limit).await.expect(READS)
+    };
+    let all = page(None, 100).await;
+    assert_eq!(all.len(), 5);
+    for due in &all {
+        assert!(due.due_for >= secs(5) && due.due_for < secs(60), "{due:?}");
+    }
+    for limit in 1..6 {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let next = page(after.as_ref(), limit).await;
+            let Some(last) = next.last() else { break };
+            after = Some(last.clone());
+            pages.extend(next.into_iter().map(|due| due.job));
+            assert!(pages.len() <= 5, "pages of {limit} go on and on: {pages:?}");
+        }
+        let jobs: Vec<Job> = all.iter().map(|due| due.job.clone()).collect();
+        assert_eq!(pages, jobs, "pages of {limit}");
+    }
+    // The one that the next page comes after is done meanwhile, and others become due.
+    let done = expected.iter().find(|made| made.job() == all[1].job).expect("it was made");
+    let operation = Box::new(done.charge.clone());
+    let write = Write::Operation { operation, due_in: None };
+    apply(&*storage, Changes::new(samples.scope().clone()).write(write)).await;
+    fixture.advance(secs(25)).await;
+    let rest = page(Some(&all[1]), 100).await;
+    assert_eq!(rest.len(), 7, "{rest:?}");
+    assert_eq!(rest[0].job, all[2].job);
+    assert!(page(rest.last(), 100).await.is_empty());
 }
 
 /// "Longest due first, at most `limit`."

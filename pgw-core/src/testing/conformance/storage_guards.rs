@@ -278,7 +278,7 @@ fn moving(samples: &Samples, consumer: &str, from: u64, to: u64) -> Changes {
         .write(Write::Cursor { consumer: consumer.into(), position: to })
 }
 
-fn one_winner(outcomes: Vec<Result<Committed, StorageError>>, guard: &Guard) {
+pub(super) fn one_winner(outcomes: Vec<Result<Committed, StorageError>>, guard: &Guard) {
     let mut applied = 0;
     for outcome in outcomes {
         match outcome {

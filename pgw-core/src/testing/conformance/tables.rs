@@ -188,6 +188,7 @@ macro_rules! storage_conformance_table {
                 due_all_answers_as_due_does
                 due_jobs_are_of_every_scope
                 due_jobs_are_of_one_lane
+                pages_of_due_jobs_list_each_once
                 due_jobs_are_longest_due_first_and_limited
                 reading_due_work_claims_nothing
                 a_delivery_stays_due_when_its_endpoint_is_disabled
@@ -275,6 +276,7 @@ macro_rules! storage_conformance_table {
             storage_consents {
                 consents_come_back_oldest_first
                 a_consent_guard_holds_at_its_version
+                of_concurrent_consents_with_one_id_one_is_applied
                 an_erasure_takes_over_the_consents
                 customers_are_walked_in_pages
             }
@@ -332,12 +334,16 @@ macro_rules! queue_conformance_table {
             queue_push {
                 a_push_counts_unless_the_rows_are_the_queue
                 a_job_pushed_twice_is_one_job
+                what_was_lost_is_restored
+                what_is_there_stays_as_it_is
+                what_became_due_since_is_due
                 the_earlier_due_time_stays
                 a_job_pushed_while_claimed_waits_for_the_settlement
                 a_job_pushed_while_claimed_keeps_its_delay
                 a_push_during_a_claim_and_a_release_make_one_job
                 a_job_pushed_while_claimed_survives_a_lost_holder
-                a_buried_job_stays_buried_when_it_is_pushed
+                a_postponed_job_that_is_restored_is_due
+                a_buried_job_that_is_pushed_waits_again
                 a_job_that_was_done_can_be_pushed_again
                 a_claimed_job_is_the_job_that_was_pushed
                 concurrent_pushers_and_claimers_lose_nothing

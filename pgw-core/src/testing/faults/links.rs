@@ -38,6 +38,10 @@ impl Queue for Faulty<dyn Queue> {
         queue_call!(self, "push", self.inner.push(jobs))
     }
 
+    async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        queue_call!(self, "restore", self.inner.restore(jobs))
+    }
+
     async fn claim(
         &self,
         lane: Lane,

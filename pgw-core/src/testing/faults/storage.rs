@@ -17,7 +17,9 @@ use crate::payment::{Conflict, Operation, OperationState, Payment, PaymentState}
 use crate::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
-use crate::storage::{AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::storage::{
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
+};
 use crate::text::CustomerId;
 use crate::timestamp::Timestamp;
 use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint};
@@ -243,6 +245,15 @@ impl Storage for Faulty<dyn Storage> {
             result
         };
         read!(self, "due_all", due)
+    }
+
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError> {
+        read!(self, "due_page", self.inner.due_page(lane, after, limit))
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

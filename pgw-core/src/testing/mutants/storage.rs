@@ -15,7 +15,9 @@ use crate::payment::{Conflict, Failure, Operation, OperationState, Payment, Paym
 use crate::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
 use crate::queue::{Job, Lane};
 use crate::scope::{MerchantId, Scope};
-use crate::storage::{AuditFilter, DeliveryFilter, DueWork, PaymentFilter, Storage, StorageError};
+use crate::storage::{
+    AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
+};
 use crate::text::CustomerId;
 use crate::timestamp::Timestamp;
 use crate::webhook::{Attempt, Delivery, DeliveryWork, Endpoint, Health, Ordering};
@@ -337,6 +339,15 @@ impl Storage for Mutant<dyn Storage> {
             found.push(self.due(job).await?);
         }
         Ok(found)
+    }
+
+    async fn due_page(
+        &self,
+        lane: Lane,
+        after: Option<&DueJob>,
+        limit: usize,
+    ) -> Result<Vec<DueJob>, StorageError> {
+        self.inner.due_page(lane, after, limit).await
     }
 
     async fn due_jobs(&self, lane: Lane, limit: usize) -> Result<Vec<Job>, StorageError> {

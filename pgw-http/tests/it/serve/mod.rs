@@ -10,10 +10,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
+use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use futures_util::future::poll_immediate;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use pgw_core::access::Role;
+use pgw_core::access::{Principal, Role};
+use pgw_http::auth::{Authenticator, Denied};
 use pgw_http::serve::{Drained, Server};
 use pgw_http::{Config, Drain};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -22,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::harness::App;
+use crate::logging::Log;
 
 /// A server of a host's own routes.
 struct Running {
@@ -179,6 +182,53 @@ async fn a_request_that_takes_too_long_is_given_up() {
     // A body that does not come is the same.
     let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
     assert_eq!(status(&running.ask(head).await), "503");
+}
+
+/// The value of a header, or of a field of a span.
+fn named<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {text}"));
+    rest.split(after).next().unwrap_or(rest)
+}
+
+#[tokio::test]
+async fn a_request_that_took_too_long_has_one_id_and_its_line() {
+    let (log, gate) = (Log::default(), Arc::new(Hanging));
+    let _recording = log.record();
+    let config =
+        Config::default().with_authenticator(gate).with_public_base_url("https://pay.example/api");
+    let app = App::with(config.clone()).await;
+    let server = Server::new().with_request_timeout(Duration::from_millis(50)).with_config(&config);
+    let running = Running::of(server, app.router.clone()).await;
+    let answer = running.get("/payments").await;
+    assert_eq!(status(&answer), "503");
+    assert!(
+        answer.contains("\"type\":\"https://pay.example/api/problems/overloaded\""),
+        "{answer}"
+    );
+    for header in ["strict-transport-security", "x-content-type-options", "cache-control"] {
+        assert!(answer.contains(&format!("\r\n{header}: ")), "{answer}");
+    }
+    let id = named(&answer, "x-request-id: ", "\r\n");
+    assert_eq!(named(&answer, "\"request_id\":\"", "\""), id);
+    let log = log.take();
+    let of = |route: &str| {
+        let span = format!("pgw.request{{request_id=\"{id}\" method=\"GET\" route=\"{route}\"");
+        log.lines().filter(|line| line.contains(&span)).collect::<Vec<_>>().join("\n")
+    };
+    assert!(!of("/payments").is_empty(), "{log}");
+    let line = of("none");
+    assert!(line.contains("pgw_http::access") && line.contains("status=503"), "{log}");
+}
+
+/// Never tells who calls.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait::async_trait]
+impl Authenticator for Hanging {
+    async fn authenticate(&self, _: &HeaderMap) -> Result<Principal, Denied> {
+        std::future::pending().await
+    }
 }
 
 #[tokio::test]

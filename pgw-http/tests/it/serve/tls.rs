@@ -102,6 +102,48 @@ async fn http_2_over_tls_drains_too() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let server = Server::new().with_write_timeout(Duration::from_millis(200));
+    let (running, _, pem) = start(server).await;
+    let stream = handshake(&running, &pem.root, b"h2").await.unwrap();
+    // It reads the socket and answers pings, and there is never room for the body of an answer.
+    let (mut client, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let ask = || Request::get("https://pay.example/livez").body(Body::empty()).unwrap();
+    // More at once than there may be: those given up make room.
+    let asked = (0..150).map(|_| client.send_request(ask()));
+    for answer in futures_util::future::join_all(asked).await {
+        let body = Body::new(answer.unwrap().into_body());
+        let error = axum::body::to_bytes(body, 100).await.unwrap_err();
+        assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+    }
+    drop(client);
+    connection.await.unwrap().unwrap();
+    assert_eq!(running.drained().await.cut_off, 0);
+}
+
+#[tokio::test]
+async fn large_answers_over_http_2_come_whole() {
+    let (running, _, pem) = start(Server::new()).await;
+    let stream = handshake(&running, &pem.root, b"h2").await.unwrap();
+    let (mut client, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let sent: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let echo = Request::post("https://pay.example/echo").body(Body::from(sent.clone())).unwrap();
+    let answer = client.send_request(echo).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "300000");
+    let body = axum::body::to_bytes(Body::new(answer.into_body()), usize::MAX).await.unwrap();
+    assert!(body == sent);
+    drop(client);
+    connection.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn silence_in_and_after_the_handshake_is_cut_off() {
     let server = Server::new()
         .with_handshake_timeout(Duration::from_secs(1))

@@ -4,20 +4,23 @@ use std::time::Duration;
 
 use pgw_core::access::{AuditObject, AuditSeal, LoggedRow, Pepper, SealKey};
 use pgw_core::changes::{Changes, Committed, Guard, Write};
+use pgw_core::crypto::KeyName;
 use pgw_core::event::EventType;
 use pgw_core::page::{Cursor, PageRequest};
 use pgw_core::payment::{OperationKind, OperationState};
-use pgw_core::queue::{Lane, Queue as _, Settlement, Verdict};
+use pgw_core::privacy::ConsentHolder;
+use pgw_core::queue::{Job, Lane, Queue as _, Settlement, Verdict};
 use pgw_core::scope::Mode;
 use pgw_core::storage::{AuditFilter, DeliveryFilter, PaymentFilter, Storage as _};
 use pgw_core::testing::sample::{Samples, scope};
 use pgw_core::text::CustomerId;
 use pgw_core::timestamp::Timestamp;
-use pgw_core::webhook::DeliveryState;
+use pgw_core::webhook::delivery::{DeliveryState, DeliveryStatus};
 use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
 use pgw_storage_postgres::sqlx::{AssertSqlSafe, ConnectOptions as _, raw_sql};
-use pgw_storage_postgres::{Engine, Migrator, PgStorage, PgStorageBuilder, Schema};
+use pgw_storage_postgres::{Engine, Migrator, Partitions, PgStorage, PgStorageBuilder, Schema};
 
+use super::partitions::partitions;
 use super::{name, new_schema, options, refusal, relations, run};
 use crate::fixtures::connection;
 
@@ -30,6 +33,15 @@ struct Roles {
 
 impl Roles {
     async fn new() -> Self {
+        Self::of(None).await
+    }
+
+    /// On partitioned tables, which the owner makes before it grants anything.
+    async fn partitioned() -> Self {
+        Self::of(Some(partitions())).await
+    }
+
+    async fn of(partitions: Option<Partitions>) -> Self {
         let (owner, app, schema) = (name("the owner"), name("the \"app\""), new_schema());
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let mut server = connection().await;
@@ -43,6 +55,9 @@ impl Roles {
         let mut connection = as_owner.clone().connect().await.expect("trusted");
         let migrator = Migrator::new(schema.clone());
         migrator.run(&mut connection).await.expect("the owner may create schemas");
+        if let Some(partitions) = partitions {
+            run(&mut connection, migrator.partition(partitions)).await;
+        }
         run(&mut server, migrator.grants(&owner, &app)).await;
         // Granting again is harmless, and the owner may do it.
         run(&mut connection, migrator.grants(&owner, &app)).await;
@@ -60,15 +75,36 @@ async fn the_applications_role_can_do_all_that_the_application_does() {
     for (n, engine) in [(1, Engine::Single), (2, Engine::Distributed)] {
         let builder = roles.builder().with_engine(engine);
         let storage = builder.connect_with(roles.app.clone()).await.expect("migrated");
-        let samples = Samples::new(n).of(scope(&format!("shop-{n}"), Mode::Live));
-        live_a_payment(&storage, &samples).await;
-        deliver(&storage, &samples).await;
-        read_everything(&storage, &samples).await;
+        do_everything(&storage, &Samples::new(n).of(scope(&format!("shop-{n}"), Mode::Live))).await;
     }
     // The owner sees and changes what the application wrote: retention is its business.
     let mut owner = roles.owner.clone().connect().await.expect("trusted");
     let sql = format!("delete from {}.audit", roles.schema);
     assert_eq!(refusal(&mut owner, &sql).await, "");
+}
+
+#[tokio::test]
+async fn partitioned_tables_are_the_owners_and_the_applications_as_others_are() {
+    let roles = Roles::partitioned().await;
+    let storage = roles.builder().connect_with(roles.app.clone()).await.expect("migrated");
+    do_everything(&storage, &Samples::new(3).of(scope("shop-3", Mode::Live))).await;
+    // As a later migration does.
+    let mut owner = roles.owner.clone().connect().await.expect("trusted");
+    for table in ["payments", "audit"] {
+        let sql = format!("alter table {}.{table} add column later text", roles.schema);
+        assert_eq!(refusal(&mut owner, &sql).await, "");
+    }
+    let mut app = roles.app.clone().connect().await.expect("trusted");
+    let sql = format!("delete from {}.audit", roles.schema);
+    assert_eq!(refusal(&mut app, &sql).await, "42501");
+}
+
+/// Every kind of statement that the application has.
+pub(crate) async fn do_everything(storage: &PgStorage, samples: &Samples) {
+    live_a_payment(storage, samples).await;
+    deliver(storage, samples).await;
+    agree_and_wait(storage, samples).await;
+    read_everything(storage, samples).await;
 }
 
 async fn apply(storage: &PgStorage, changes: Changes) {
@@ -209,6 +245,38 @@ async fn erase(storage: &PgStorage, samples: &Samples) {
     }
 }
 
+/// A consent, a pause, and a delivery whose turn has come.
+async fn agree_and_wait(storage: &PgStorage, samples: &Samples) {
+    let (scope, page) = (samples.scope(), PageRequest::first(10));
+    let customer = CustomerId::parse("somebody").expect("a valid id");
+    let consent = samples.consent(&customer);
+    let changes = Changes::new(scope.clone())
+        .guard(Guard::Consent { id: consent.id, version: 0 })
+        .write(Write::Consent(Box::new(consent)));
+    apply(storage, changes).await;
+    let holder = ConsentHolder::Customer(Samples::digest(&customer));
+    assert_eq!(storage.consents(scope, holder, 10).await.expect("a read").len(), 1);
+    assert!(!storage.customers(scope, None, 10).await.expect("a read").is_empty());
+    assert!(!storage.erasures(scope, None, page).await.expect("a read").data.is_empty());
+
+    let pending = DeliveryFilter { status: Some(DeliveryStatus::Pending), ..Default::default() };
+    let found = storage.deliveries(scope, &pending, page).await.expect("a read");
+    let delivery = found.data.first().expect("one waits");
+    let (endpoint, payment) = (delivery.id.endpoint(), delivery.payment.expect("it has one"));
+    let changes = Changes::new(scope.clone())
+        .write(Write::Wake { endpoint, payment })
+        .write(Write::Pause { endpoint, lasts: Duration::ZERO });
+    apply(storage, changes).await;
+    let job = Job::Delivery { scope: scope.clone(), delivery: delivery.id };
+    assert!(
+        storage.due_all(&[job.clone(), job]).await.expect("a read").iter().all(Option::is_some)
+    );
+    assert!(!storage.due_jobs(Lane::Deliveries, 10).await.expect("a read").is_empty());
+    let claims = storage.queue().claim(Lane::Deliveries, 1, Duration::from_secs(60)).await;
+    assert_eq!(claims.expect("claims").len(), 1);
+    assert!(storage.queue().depth(Lane::Deliveries).await.expect("a read").in_flight > 0);
+}
+
 async fn read_everything(storage: &PgStorage, samples: &Samples) {
     let (scope, page) = (samples.scope(), PageRequest::first(10));
     let payments = storage.payments(scope, &PaymentFilter::default(), page).await.expect("a read");
@@ -218,6 +286,9 @@ async fn read_everything(storage: &PgStorage, samples: &Samples) {
     assert_eq!(of, Some(state));
     assert!(!storage.refunds(scope, None, page).await.expect("a read").data.is_empty());
     let endpoints = storage.endpoints(scope, page).await.expect("a read").data;
+    let other = "other".parse::<KeyName>().expect("a valid name");
+    let sealed = storage.endpoints_sealed_otherwise(&other, None, 10).await.expect("a read");
+    assert!(!sealed.is_empty());
     assert!(storage.endpoint(scope, endpoints[0].id).await.expect("a read").is_some());
     assert!(!storage.feed(scope, 0, 10).await.expect("a read").is_empty());
     assert!(!storage.due_jobs(Lane::Operations, 10).await.expect("a read").is_empty());

@@ -42,7 +42,7 @@ async fn what_is_parked_is_told_without_reading_all_of_its_endpoint() {
         it.due_all(&due).await.expect("a healthy server").iter().flatten().count()
     };
     watched.watch("due_all", due_all).await;
-    let (_, found) = watched.finish().await;
+    let (_, found) = watched.finish(Leg::Pool).await;
     let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
     assert!(many.is_empty(), "{many:#?}");
 }

@@ -245,6 +245,13 @@ async fn audit(watched: &mut Watched, sample: &Sample) {
 async fn objects(watched: &mut Watched, sample: &Sample) {
     let (scope, id, delivery) = (&sample.scope, sample.refunded, sample.delivery);
     watched.watch("payment", async |it| row(it.payment(scope, id).await)).await;
+    let several = async |it: &PgStorage| {
+        // While two statements are under way, the rest wait, and are read by one.
+        let one = || async { row(it.payment(scope, id).await) };
+        let (a, b, c, d, e) = tokio::join!(one(), one(), one(), one(), one());
+        a + b + c + d + e
+    };
+    watched.watch("payment, by several at once", several).await;
     watched.watch("payment_of", async |it| row(it.payment_of(scope, sample.charge).await)).await;
     watched.watch("key", async |it| row(it.key(scope, &sample.key).await)).await;
     watched

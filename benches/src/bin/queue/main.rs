@@ -4,6 +4,12 @@
 //! `cargo run --release -p benches --bin queue`. Starts a private server with `fsync` and `synchronous_commit` on. In the same run the
 //! `riverqueue` crate works as many no-op jobs on the same server. The last line is
 //! `result: drained_per_s=… continuous_per_s=… pickup_p50_ms=… pickup_p99_ms=… vs_riverqueue=…`.
+//!
+//! `-- --redis` measures the queue and the rate limiter in Redis instead, beside the queue of due rows, BullMQ and the `apalis-redis` crate working as
+//! many no-op jobs, and redis-benchmark calling the limiter's script. Its last line is
+//! `result: jobs_per_s=… vs_pg=… vs_bullmq=… vs_apalis=… pickup_p50_ms=… limiter_vs_redis=…`.
+
+mod redis;
 
 use std::error::Error;
 use std::process::Command;
@@ -14,12 +20,14 @@ use std::time::Duration;
 use benches::time::{Moment, quantile};
 use pgw_core::changes::Changes;
 use pgw_core::notifier::{Hint, Notifier as _};
-use pgw_core::queue::{Lane, Queue as _, Settlement, Verdict};
+use pgw_core::queue::{Claim, Lane, Queue, Settlement, Verdict};
 use pgw_core::storage::Storage as _;
 use pgw_core::testing::sample::Samples;
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, raw_sql};
 use pgw_storage_postgres::{Migrator, PgStorage, Schema};
 use servers::Postgres;
+
+type Run<T> = Result<T, Box<dyn Error>>;
 
 const JOBS: u64 = 100_000;
 const CLAIMERS: usize = 4;
@@ -28,13 +36,18 @@ const LEASE: Duration = Duration::from_secs(60);
 const CONTINUOUS: Duration = Duration::from_secs(8);
 const PICKUPS: u64 = 500;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Run<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run())
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn run() -> Run<()> {
+    let is_of_redis = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("--redis") => true,
+        Some(other) => return Err(format!("{other} is no option: there is --redis").into()),
+    };
     let postgres = Postgres::builder()
         .durable()
         .with_setting("shared_buffers", "1GB")
@@ -50,8 +63,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     for tidy in ["vacuum analyze pgw.operations", "checkpoint"] {
         raw_sql(tidy).execute(&mut owner).await?;
     }
-    let drained = drain(&pg, JOBS).await?;
+    let drained = drain(Arc::new(pg.queue()), JOBS).await?;
     println!("{JOBS} due jobs drained: {drained:>7.0} jobs/s");
+    if is_of_redis {
+        drop((pg, owner, postgres));
+        return redis::run(drained).await;
+    }
 
     let continuous = continuous(&pg, &samples).await?;
     println!("created, claimed and settled at the same time: {continuous:>7.0} jobs/s");
@@ -60,7 +77,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let (p50, p99) = (quantile(&mut pickups, 0.5), quantile(&mut pickups, 0.99));
     println!("commit to claim by an idle worker of another process: p50 {p50:?}, p99 {p99:?}");
 
-    let river = riverqueue(&postgres.url())?;
+    let river = cargo("riverqueue", &postgres.url())?;
     println!("riverqueue, {JOBS} no-op jobs: {river:>7.0} jobs/s");
     println!(
         "result: drained_per_s={drained:.0} continuous_per_s={continuous:.0} pickup_p50_ms={:.2} pickup_p99_ms={:.2} vs_riverqueue={:.2}",
@@ -72,7 +89,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 /// Commits payments whose charges are due, by many callers at once.
-async fn create(pg: &PgStorage, samples: &Samples, count: u64) -> Result<(), Box<dyn Error>> {
+async fn create(pg: &PgStorage, samples: &Samples, count: u64) -> Run<()> {
     let mut callers = Vec::new();
     for _ in 0..128 {
         let (pg, samples) = (pg.clone(), samples.clone());
@@ -93,19 +110,19 @@ fn creation(samples: &Samples) -> Changes {
 }
 
 /// Claims and settles until nothing is left.
-async fn drain(pg: &PgStorage, count: u64) -> Result<f64, Box<dyn Error>> {
+async fn drain(queue: Arc<dyn Queue>, count: u64) -> Run<f64> {
     let start = Moment::now();
     let done = Arc::new(AtomicU64::new(0));
     let mut claimers = Vec::new();
     for _ in 0..CLAIMERS {
-        let (queue, done) = (pg.queue(), Arc::clone(&done));
+        let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));
         claimers.push(tokio::spawn(async move {
             loop {
                 let claims = queue.claim(Lane::Operations, CLAIM, LEASE).await.expect("it claims");
                 if claims.is_empty() && done.load(Ordering::SeqCst) >= count {
                     return;
                 }
-                settle(&queue, claims, &done).await;
+                settle(&*queue, claims, &done).await;
             }
         }));
     }
@@ -115,11 +132,10 @@ async fn drain(pg: &PgStorage, count: u64) -> Result<f64, Box<dyn Error>> {
     Ok(done.load(Ordering::SeqCst) as f64 / start.ago().as_secs_f64())
 }
 
-async fn settle(
-    queue: &pgw_storage_postgres::PgQueue,
-    claims: Vec<pgw_core::queue::Claim>,
-    done: &AtomicU64,
-) {
+async fn settle(queue: &dyn Queue, claims: Vec<Claim>, done: &AtomicU64) {
+    if claims.is_empty() {
+        return;
+    }
     let settlements: Vec<Settlement> =
         claims.into_iter().map(|claim| Settlement { claim, verdict: Verdict::Done }).collect();
     let held = queue.settle(&settlements).await.expect("it settles");
@@ -128,7 +144,7 @@ async fn settle(
 }
 
 /// Payments are created while their jobs are claimed and settled: jobs settled a second.
-async fn continuous(pg: &PgStorage, samples: &Samples) -> Result<f64, Box<dyn Error>> {
+async fn continuous(pg: &PgStorage, samples: &Samples) -> Run<f64> {
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut tasks = Vec::new();
     for _ in 0..64 {
@@ -160,7 +176,7 @@ async fn continuous(pg: &PgStorage, samples: &Samples) -> Result<f64, Box<dyn Er
     }
     // What is left over is nobody's to wait for in the next part.
     let left = pg.queue().depth(Lane::Operations).await?;
-    drain(pg, left.ready).await?;
+    drain(Arc::new(pg.queue()), left.ready).await?;
     Ok(rate)
 }
 
@@ -195,12 +211,12 @@ async fn pickups(
     Ok(pickups)
 }
 
-/// Runs the other queue's program on the same server.
-fn riverqueue(url: &str) -> Result<f64, Box<dyn Error>> {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/riverqueue/Cargo.toml");
+/// Runs another queue's program on the same server: jobs a second.
+fn cargo(program: &str, url: &str) -> Run<f64> {
+    let manifest = format!("{}/{program}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["run", "--release", "--quiet", "--manifest-path", manifest, "--", url])
+        .args(["run", "--release", "--quiet", "--manifest-path", &manifest, "--", url])
         .arg(JOBS.to_string())
         .output()?;
     if !output.status.success() {

@@ -1,0 +1,107 @@
+-- Claims jobs. ARGV: 3 how many, 4 for how long, 5 what their fences begin with (12 digits), 6 most claims of a job, 7 how many ms the keys
+-- outlive the last claim, 8 since when a job must have been due at the latest, '' for now. Returns since when the first one left has been
+-- due, or '', and of each claimed job its member, its fence and how often it was claimed.
+local most, lease, fences = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local claims_max, ttl, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]) or now
+local till = now + lease
+-- So many leases end and jobs come due in one call: what is left waits for the next.
+local STEPS = 1000
+
+local ended = call('ZRANGEBYSCORE', HELD, '-inf', now, 'LIMIT', 0, STEPS)
+for _, member in ipairs(ended) do
+  call('ZREM', HELD, member)
+  free_share(member)
+  local kind, at, claims, since, fence, again = read(member)
+  if kind == 'h' then
+    hold(member, 'x', at, fence, since, claims, again)
+    wait(member, at)
+  end
+end
+local due = call('ZRANGEBYSCORE', LATER, '-inf', now, 'LIMIT', 0, STEPS)
+for _, member in ipairs(due) do
+  call('ZREM', LATER, member)
+  local state = call('HGET', JOBS, member)
+  local kind, at = parse(state or '')
+  if kind == 'l' then
+    call('HSET', JOBS, member, 'w' .. state:sub(2))
+    wait(member, at)
+  end
+end
+finish()
+
+local function bury(member)
+  call('HSET', JOBS, member, 'b')
+  call('HSET', DEAD, member, 'claimed ' .. claims_max .. ' times and never done')
+end
+
+local given, number = {}, 0
+-- Gives out jobs of a group that have been due for longest; whether it found any there.
+local function give(group, upto, room)
+  local places = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', '[' .. group .. '\0' .. stamp(upto) .. '\255', 'LIMIT', 0, room)
+  touched[group] = true
+  if #places == 0 then return end
+  local members = {}
+  for n, place in ipairs(places) do members[n] = place:sub(#group + 18) end
+  local states = call('HMGET', JOBS, unpack(members))
+  call('ZREM', WAITING, unpack(places))
+  local leases, entries, shares = {}, {}, {}
+  for n, member in ipairs(members) do
+    local state = states[n]
+    -- One without a state was evicted, and comes back by a push; one with another is elsewhere by now.
+    local kind, at, claims, _, _, again = parse(state or '')
+    local is_there = at and at == tonumber(places[n]:sub(#group + 2, #group + 17))
+    if is_there and (kind == 'w' or kind == 'x') then
+      if claims >= claims_max then
+        bury(member)
+      else
+        -- A push that is due by now is what this claim is for; a later one still waits.
+        local tail = (again and again > now) and (':' .. stamp(again)) or ''
+        local fence = fences .. string.format('%04x', number)
+        number = number + 1
+        entries[#entries + 1] = member
+        entries[#entries + 1] = 'h' .. stamp(till) .. fence .. stamp(now) .. string.format('%.0f', claims + 1) .. tail
+        leases[#leases + 1] = till
+        leases[#leases + 1] = member
+        given[#given + 1] = member
+        given[#given + 1] = fence
+        given[#given + 1] = claims + 1
+        shares[#shares + 1] = 0
+        shares[#shares + 1] = group .. '\0' .. member
+      end
+    end
+  end
+  if #entries > 0 then
+    call('HSET', JOBS, unpack(entries))
+    call('ZADD', HELD, unpack(leases))
+    if bound > 0 then call('ZADD', SHARES, unpack(shares)) end
+  end
+end
+
+local looks = 0
+while number < most and looks < STEPS do
+  local heads = call('ZRANGE', OPEN, 0, 1, 'WITHSCORES')
+  if #heads == 0 or tonumber(heads[2]) > limit then break end
+  local upto = math.min(tonumber(heads[4]) or limit, limit)
+  local room = math.min(most - number, 1000)
+  if bound > 0 then room = math.min(room, math.max(bound - count_of(heads[1]), 1)) end
+  give(heads[1], upto, room)
+  finish()
+  looks = looks + 1
+end
+
+-- One of the full groups a call, in turn: a share whose holder was evicted is nobody's.
+local full = call('ZCARD', FULL)
+if full > 0 then
+  local place = math.floor(now / 1000) % full
+  local group = call('ZRANGE', FULL, place, place)[1]
+  for _, share in ipairs(call('ZRANGEBYLEX', SHARES, '[' .. group .. '\0', '(' .. group .. '\1', 'LIMIT', 0, STEPS)) do
+    if not call('ZSCORE', HELD, share:sub(#group + 2)) then call('ZREM', SHARES, share) end
+  end
+  touched[group] = true
+  finish()
+end
+
+for _, key in ipairs(KEYS) do call('PEXPIRE', key, ttl) end
+local head = call('ZRANGE', OPEN, 0, 0, 'WITHSCORES')[2] or ''
+local is_more = #ended == STEPS or #due == STEPS
+return { head, given, is_more and 1 or 0 }
