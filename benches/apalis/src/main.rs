@@ -28,10 +28,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Nothing that it need not do: no results, no events; and as many at once as ours claims.
     let config = Config::default().batch_size(200).persist_results(false).emit_events(false);
     let config = config.heartbeat_interval(Duration::from_secs(30));
-    let mut storage = RedisStorage::<Nothing, _>::new(connection).with_config(config);
+    let storage = RedisStorage::<Nothing, _>::new(connection).with_config(config);
     for first in (0..jobs).step_by(1_000) {
         let batch = (first..jobs.min(first + 1_000)).map(|number| Nothing { number }).collect();
-        storage.push_bulk(batch).await.map_err(|error| error.to_string())?;
+        // A storage takes one bulk: the second never ends.
+        storage.clone().push_bulk(batch).await.map_err(|error| error.to_string())?;
     }
     let all = Arc::new(Notify::new());
     let start = Instant::now();

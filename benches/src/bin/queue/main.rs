@@ -77,7 +77,7 @@ async fn run() -> Run<()> {
     let (p50, p99) = (quantile(&mut pickups, 0.5), quantile(&mut pickups, 0.99));
     println!("commit to claim by an idle worker of another process: p50 {p50:?}, p99 {p99:?}");
 
-    let river = cargo("riverqueue", &postgres.url())?;
+    let river = cargo("riverqueue", &postgres.url(), JOBS)?;
     println!("riverqueue, {JOBS} no-op jobs: {river:>7.0} jobs/s");
     println!(
         "result: drained_per_s={drained:.0} continuous_per_s={continuous:.0} pickup_p50_ms={:.2} pickup_p99_ms={:.2} vs_riverqueue={:.2}",
@@ -212,12 +212,12 @@ async fn pickups(
 }
 
 /// Runs another queue's program on the same server: jobs a second.
-fn cargo(program: &str, url: &str) -> Run<f64> {
+fn cargo(program: &str, url: &str, jobs: u64) -> Run<f64> {
     let manifest = format!("{}/{program}/Cargo.toml", env!("CARGO_MANIFEST_DIR"));
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
         .args(["run", "--release", "--quiet", "--manifest-path", &manifest, "--", url])
-        .arg(JOBS.to_string())
+        .arg(jobs.to_string())
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
