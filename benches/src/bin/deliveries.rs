@@ -194,7 +194,7 @@ async fn creation(time: Duration) -> Result<(f64, f64), Box<dyn Error>> {
         Ok::<f64, Box<dyn Error>>(created as f64 / start.ago().as_secs_f64())
     };
     let stage = Stage::set(1).await?;
-    stage.steady(&stage.node.keys, STEADY, WARM).await?;
+    stage.load.saturate(&stage.node.keys[0], CONNECTIONS, Until::Time(WARM), None).await?;
     let one = rate(vec![(&stage.load, &stage.node.keys[0])]).await?;
     drop(stage);
     // A server of its own, as empty as the other was.
