@@ -83,14 +83,14 @@ impl Shared {
             if hints.is_empty() {
                 return;
             }
-            for pause in PAUSES {
+            for _ in 0..ATTEMPTS {
                 let mut command = cmd(publish);
                 command.arg(&channel).arg(payload(self.origin, &hints));
                 let Err(error) = self.redis.link.command::<Value>(&command).await else { break };
                 tracing::debug!(error = %chain(&error), "hints were not sent to other processes; polling finds the work");
                 sending.stall();
                 hints = vec![Hint::Missed];
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -300,17 +300,10 @@ fn parse(own: u64, text: &str) -> Option<Vec<Hint>> {
     Some(lines.map(|line| line.parse().unwrap_or(Hint::Missed)).collect())
 }
 
-/// Between attempts to send: for a minute, by which time everybody has looked for himself.
-const PAUSES: [Duration; 8] = {
-    let millis = [100, 200, 500, 1_000, 3_000, 10_000, 20_000, 30_000];
-    let mut pauses = [Duration::ZERO; 8];
-    let mut n = 0;
-    while n < pauses.len() {
-        pauses[n] = Duration::from_millis(millis[n]);
-        n += 1;
-    }
-    pauses
-};
+/// How often hints are sent anew, and how long after: for a minute, by which time everybody has looked for himself. While Redis is known to be
+/// away an attempt costs nothing, so what is back is not waited for.
+const ATTEMPTS: u32 = 120;
+const PAUSE: Duration = Duration::from_millis(500);
 /// Most pushes that wait to be passed on.
 const PUSHES_MAX: usize = 1_024;
 const PING_PERIOD: Duration = Duration::from_secs(5);

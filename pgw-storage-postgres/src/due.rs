@@ -144,8 +144,8 @@ fn compose_all_deliveries() -> Template {
     sql
 }
 
-/// The place of a row's job.
-fn item(row: &PgRow) -> Found<usize> {
+/// The place of a row's object among those that the statement asks for, its `item`.
+pub(crate) fn item(row: &PgRow) -> Found<usize> {
     let item: i32 = row.try_get("item").map_err(read_error)?;
     usize::try_from(item).map_err(|error| corrupt(Box::new(error)))
 }

@@ -7,14 +7,12 @@ use std::time::Duration;
 use pgw_core::id::PaymentId;
 use pgw_core::payment::PaymentState;
 use pgw_core::scope::Scope;
-use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
 
 use crate::builder::Engine;
 use crate::columns::*;
 use crate::database::{Database, Session as _};
-use crate::error::{corrupt, read_error};
+use crate::due::item;
 use crate::read::{self, Found, state};
 use crate::rows::is_live;
 use crate::sql::{Bound, Template};
@@ -172,12 +170,6 @@ fn bind(asked: &[Asked]) -> Bound {
         .and(asked.iter().map(|one| one.scope.merchant.to_string()).collect::<Vec<_>>())
         .and(asked.iter().map(|one| is_live(one.scope.mode)).collect::<Vec<_>>())
         .and(asked.iter().map(|one| one.id.as_uuid()).collect::<Vec<_>>())
-}
-
-/// The place of a row's payment among those that were asked for.
-fn item(row: &PgRow) -> Found<usize> {
-    let item: i32 = row.try_get("item").map_err(read_error)?;
-    usize::try_from(item).map_err(|error| corrupt(Box::new(error)))
 }
 
 /// Statements under way at once: more make each smaller, and one alone would wait for the server while there is work here.

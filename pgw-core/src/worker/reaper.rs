@@ -73,7 +73,7 @@ impl Walks {
                 let lost = restore(gateway, lane, due, began).await;
                 found += lost.unwrap_or_default();
                 // While there is nothing to be found, a few pages a sweep do.
-                if is_last || lost.is_none() || (found == 0 && page >= PAGES) {
+                if is_last || lost.is_none() || (found == 0 && page + 1 >= PAGES) {
                     break;
                 }
             }

@@ -1,6 +1,6 @@
 -- Claims jobs. ARGV: 3 how many, 4 for how long, 5 what their fences begin with (12 digits), 6 most claims of a job, 7 how many ms the keys
 -- outlive the last claim, 8 since when a job must have been due at the latest, '' for now. Returns since when the first one left has been
--- due, or '', and of each claimed job its member, its fence and how often it was claimed.
+-- due, or ''; of each claimed job its member, its fence and how often it was claimed; and 1 when there are more leases to end or jobs to come due.
 local most, lease, fences = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims_max, ttl, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]) or now
 local till = now + lease
@@ -35,7 +35,7 @@ local function bury(member)
 end
 
 local given, number = {}, 0
--- Gives out jobs of a group that have been due for longest; whether it found any there.
+-- Gives out the jobs of a group that have been due for longest.
 local function give(group, upto, room)
   local places = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', '[' .. group .. '\0' .. stamp(upto) .. '\255', 'LIMIT', 0, room)
   touched[group] = true
