@@ -9,7 +9,7 @@ use pgw_core::gateway::Origin;
 use pgw_core::payment::plan::{NewCapture, NewRefund};
 use pgw_core::payment::{CaptureMethod, PaymentStatus};
 use pgw_core::processor::Resolution;
-use pgw_core::queue::{Lane, Queue as _};
+use pgw_core::queue::{Lane, Queue as _, Settlement, Verdict};
 use pgw_core::storage::DeliveryFilter;
 use pgw_core::testing::keys::secret_of;
 use pgw_core::testing::transport::{RecordingTransport, Reply, TransportScript};
@@ -298,4 +298,28 @@ async fn refused_commands_change_nothing() {
     world.verbs().cancel_payment(id, Some(key("c"))).await.unwrap_err();
     world.verbs().confirm_payment(id).await.unwrap_err();
     assert_eq!(world.storage.dump(), before);
+}
+
+/// However many jobs that stay due come before it, what the queue has lost is found: here behind more than a sweep's page that are set aside.
+#[tokio::test(start_paused = true)]
+async fn lost_work_is_found_behind_what_stays_due() {
+    let world = World::new();
+    for _ in 0..700 {
+        world.create("tok_visa").await;
+    }
+    let settle = async |max, verdict: Verdict| {
+        let claims = world.queue.claim(Lane::Operations, max, Duration::from_secs(60)).await;
+        let settlement = |claim| Settlement { claim, verdict: verdict.clone() };
+        let settlements: Vec<_> = claims.unwrap().into_iter().map(settlement).collect();
+        world.queue.settle(&settlements).await.unwrap();
+        settlements.len()
+    };
+    assert_eq!(settle(1_000, Verdict::Bury { reason: "poison".into() }).await, 700);
+    let lost = world.create("tok_visa").await.payment().id;
+    // The queue forgets it, and its row is due.
+    assert_eq!(settle(1_000, Verdict::Done).await, 1);
+    let _worker = world.worker();
+    pass(Duration::from_secs(30)).await;
+    let state = world.verbs().payment(lost).await.unwrap().unwrap();
+    assert_eq!(state.payment.status, PaymentStatus::Succeeded);
 }
