@@ -15,3 +15,7 @@ pub mod stage;
 pub mod time;
 pub mod worker;
 pub mod workers;
+
+/// What `pgw` has: a node is to be measured as it is served.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

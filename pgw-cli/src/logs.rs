@@ -1,11 +1,15 @@
 //! Logs: JSON on standard output, or into a file that is opened anew on SIGHUP; and, where they are built in, traces and reports to elsewhere.
+//!
+//! A server's lines are written by a thread of their own, those that wait in one go: whoever answers a request waits for no disk and no
+//! reader. Lines that neither takes for long are dropped, and counted.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -31,6 +35,9 @@ pub(crate) type Listener = Box<dyn Layer<Registry> + Send + Sync>;
 pub(crate) struct Logs {
     /// The file, to be opened anew.
     pub(crate) file: Option<LogFile>,
+    /// How many lines were dropped, where a thread writes them.
+    pub(crate) dropped: Option<ErrorCounter>,
+    _lines: Option<WorkerGuard>,
     #[cfg(feature = "otel")]
     _traces: Option<crate::otel::Traces>,
     #[cfg(feature = "sentry")]
@@ -42,12 +49,12 @@ pub(crate) struct Logs {
 /// # Errors
 /// [`Failure`].
 pub(crate) fn start(config: &Config, program: Program) -> Result<Logs, Failure> {
-    let (file, lines) = lines(config, program)?;
+    let Lines { layer, file, dropped, guard } = lines(config, program)?;
     #[cfg_attr(
         not(any(feature = "otel", feature = "sentry")),
         expect(unused_mut, reason = "nothing is added")
     )]
-    let mut listeners = vec![lines];
+    let mut listeners = vec![layer];
     let is_server = program == Program::Server;
     #[cfg(feature = "otel")]
     let traces = if is_server { crate::otel::Traces::start(config)? } else { None };
@@ -74,6 +81,8 @@ pub(crate) fn start(config: &Config, program: Program) -> Result<Logs, Failure> 
     }
     Ok(Logs {
         file,
+        dropped,
+        _lines: guard,
         #[cfg(feature = "otel")]
         _traces: traces,
         #[cfg(feature = "sentry")]
@@ -81,7 +90,15 @@ pub(crate) fn start(config: &Config, program: Program) -> Result<Logs, Failure> 
     })
 }
 
-fn lines(config: &Config, program: Program) -> Result<(Option<LogFile>, Listener), Failure> {
+/// The log itself.
+struct Lines {
+    layer: Listener,
+    file: Option<LogFile>,
+    dropped: Option<ErrorCounter>,
+    guard: Option<WorkerGuard>,
+}
+
+fn lines(config: &Config, program: Program) -> Result<Lines, Failure> {
     let level = match program {
         Program::Server => config.text(&setting::LOG_LEVEL).unwrap_or("info"),
         Program::Command => "warn",
@@ -99,8 +116,17 @@ fn lines(config: &Config, program: Program) -> Result<(Option<LogFile>, Listener
     };
     let path = config.text(&setting::LOG_FILE).filter(|_| program == Program::Server);
     let file = path.map(|path| LogFile::open(Path::new(path))).transpose()?;
-    let writer = Sink { program, file: file.clone() };
-    let lines = if is_json {
+    let (writer, dropped, guard) = match program {
+        Program::Server => {
+            let sink = BufWriter::with_capacity(TOGETHER, Sink(file.clone()));
+            let lines = NonBlockingBuilder::default().lossy(true).thread_name("log");
+            let (lines, guard) = lines.buffered_lines_limit(WAITING_MAX).finish(sink);
+            let dropped = lines.error_counter();
+            (BoxMakeWriter::new(lines), Some(dropped), Some(guard))
+        }
+        Program::Command => (BoxMakeWriter::new(io::stderr), None, None),
+    };
+    let layer = if is_json {
         // Not tracing-subscriber's own JSON, which reads and writes a span's fields anew for every line.
         let lines = json_subscriber::fmt::layer().with_writer(writer);
         lines.flatten_event(true).with_span_list(false).with_filter(filter).boxed()
@@ -108,7 +134,7 @@ fn lines(config: &Config, program: Program) -> Result<(Option<LogFile>, Listener
         let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         lines.with_target(program == Program::Server).with_filter(filter).boxed()
     };
-    Ok((file, lines))
+    Ok(Lines { layer, file, dropped, guard })
 }
 
 /// A log file. Clones are handles on the same.
@@ -142,40 +168,32 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Where lines go. Each is one write, so that lines of several threads do not mix.
+/// Where a server's lines go.
 #[derive(Debug)]
-struct Sink {
-    program: Program,
-    file: Option<LogFile>,
-}
+struct Sink(Option<LogFile>);
 
-impl<'a> MakeWriter<'a> for Sink {
-    type Writer = SinkWriter<'a>;
-
-    fn make_writer(&'a self) -> SinkWriter<'a> {
-        SinkWriter(self)
-    }
-}
-
-/// One line's way out.
-#[derive(Debug)]
-struct SinkWriter<'a>(&'a Sink);
-
-impl Write for SinkWriter<'_> {
+impl Write for Sink {
     /// Payments go on when the log's disk is full or its reader has gone. A failure that was returned would be told on standard error, and
     /// where that is gone too, telling panics.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = match (&self.0.file, self.0.program) {
-            (Some(LogFile(open)), _) => {
-                open.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line)
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let _ = match &self.0 {
+            Some(LogFile(open)) => {
+                open.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(lines)
             }
-            (None, Program::Server) => io::stdout().lock().write_all(line),
-            (None, Program::Command) => io::stderr().lock().write_all(line),
+            None => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines).and_then(|()| out.flush())
+            }
         };
-        Ok(line.len())
+        Ok(lines.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
+
+/// Bytes of lines that are written in one go.
+const TOGETHER: usize = 64 * 1024;
+/// Lines that wait for the log at most: a few seconds' worth of a busy server, and a few megabytes.
+const WAITING_MAX: usize = 16_384;

@@ -46,6 +46,10 @@ use failure::Failure;
 use logs::Logs;
 use output::{Format, Output};
 
+/// Under load the system's allocator takes a third of the server's own time, and with musl more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = Output { format: if cli.global.json { Format::Json } else { Format::Text } };
@@ -84,8 +88,8 @@ fn run(cli: &Cli, out: Output) -> Result<(), Failure> {
 async fn act(cli: &Cli, config: &Config, logs: &Logs, out: Output) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.command {
-        Command::Serve(args) => serve::run(config, global, args, logs.file.as_ref(), out).await,
-        Command::Worker(args) => worker::run(config, global, args, logs.file.as_ref()).await,
+        Command::Serve(args) => serve::run(config, global, args, logs, out).await,
+        Command::Worker(args) => worker::run(config, global, args, logs).await,
         Command::Keys(command) => keys::run(config, global, command, out).await,
         Command::Migrate(args) => migrate::run(config, args, out).await,
         Command::Webhooks(command) => webhooks::run(config, global, command, out).await,

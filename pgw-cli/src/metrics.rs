@@ -15,8 +15,10 @@ use pgw_core::storage::PaymentFilter;
 use pgw_core::telemetry;
 use pgw_redis::Redis;
 use tokio::task::JoinHandle;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::failure::{Exit, Failure};
+use crate::logs::Logs;
 use crate::node::{Node, Store};
 use crate::redis;
 
@@ -53,13 +55,14 @@ impl Metrics {
     }
 
     /// Looks every few seconds at what can only be looked at.
-    pub(crate) fn sample(&self, node: &Node) -> JoinHandle<()> {
+    pub(crate) fn sample(&self, node: &Node, logs: &Logs) -> JoinHandle<()> {
         let handle = self.0.clone();
         let sampler = Sampler {
             queue: Arc::clone(&node.queue),
             gateway: node.gateway.clone(),
             merchant: node.scope.merchant.clone(),
             redis: node.redis.clone(),
+            dropped: logs.dropped.clone(),
             pool: match &node.store {
                 Store::Memory => None,
                 Store::Postgres(storage) => Some(storage.pool().clone()),
@@ -82,6 +85,7 @@ struct Sampler {
     gateway: pgw_core::gateway::Gateway,
     merchant: pgw_core::scope::MerchantId,
     redis: Option<Redis>,
+    dropped: Option<ErrorCounter>,
     pool: Option<pgw_storage_postgres::sqlx::PgPool>,
 }
 
@@ -99,6 +103,10 @@ impl Sampler {
         }
         if let Some(redis) = &self.redis {
             look_at(redis).await;
+        }
+        if let Some(dropped) = &self.dropped {
+            let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+            metrics::counter!(DROPPED).absolute(lines);
         }
         for mode in [Mode::Test, Mode::Live] {
             self.unknown(mode).await;
@@ -147,13 +155,14 @@ async fn look_at(redis: &Redis) {
 }
 
 fn describe() {
-    use metrics::{Unit, describe_gauge};
+    use metrics::{Unit, describe_counter, describe_gauge};
     describe_gauge!(POOL, "Connections to PostgreSQL, by state");
     describe_gauge!(
         UNKNOWN,
         "Payments of the configured merchant in status unknown, which is about charges and authorizations; counted up to 100, the newest"
     );
     describe_gauge!(UNKNOWN_OLDEST, Unit::Seconds, "How old the oldest of those counted is");
+    describe_counter!(DROPPED, "Lines that the log did not take in time");
     describe_gauge!(REDIS_UP, "1 while Redis answers this process, 0 while it does not");
     describe_gauge!(
         REDIS_USED,
@@ -166,6 +175,7 @@ fn describe() {
 const POOL: &str = "pgw_pool_connections";
 const UNKNOWN: &str = "pgw_unknown_payments";
 const UNKNOWN_OLDEST: &str = "pgw_unknown_oldest_seconds";
+const DROPPED: &str = "pgw_log_lines_dropped_total";
 const REDIS_UP: &str = "pgw_redis_up";
 const REDIS_USED: &str = "pgw_redis_used_memory_bytes";
 const REDIS_MAX: &str = "pgw_redis_maxmemory_bytes";

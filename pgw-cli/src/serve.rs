@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use crate::cli::Global;
 use crate::config::{Config, setting};
 use crate::failure::{Exit, Failure};
-use crate::logs::LogFile;
+use crate::logs::{LogFile, Logs};
 use crate::metrics::Metrics;
 use crate::node::{Node, Store};
 use crate::output::Output;
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     config: &Config,
     global: &Global,
     args: &ServeArgs,
-    log: Option<&LogFile>,
+    logs: &Logs,
     out: Output,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
@@ -88,7 +88,7 @@ pub(crate) async fn run(
 
     let scheme = if certificate.is_some() { "https" } else { "http" };
     greet(&node, scheme, address, out).await?;
-    let sampling = metrics.sample(&node);
+    let sampling = metrics.sample(&node, logs);
     let worker = if args.no_worker { None } else { Some(worker::start(config, &node)?) };
     let serving = tokio::spawn(server.serve(listener, app));
     let store = match node.store {
@@ -100,7 +100,7 @@ pub(crate) async fn run(
     tracing::info!(%address, scheme, store, redis, worker = worker.is_some(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     while signals.next().await == Wish::Reload {
-        log.inspect(|log| log.reopen());
+        logs.file.iter().for_each(LogFile::reopen);
         if let Some(files) = &certificate {
             files.reload();
         }

@@ -11,7 +11,7 @@ use pgw_http::{Config as ApiConfig, Drain};
 use crate::cli::Global;
 use crate::config::{Config, setting};
 use crate::failure::Failure;
-use crate::logs::LogFile;
+use crate::logs::{LogFile, Logs};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::stop::{Signals, Wish};
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     config: &Config,
     global: &Global,
     args: &WorkerArgs,
-    log: Option<&LogFile>,
+    logs: &Logs,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let node = Node::open_durable(config, global).await?;
@@ -47,14 +47,14 @@ pub(crate) async fn run(
     };
     let listener = serve::listen(config, None, port).await?;
     let address = listener.local_addr().map_err(Failure::system("the socket has no address"))?;
-    let sampling = metrics.sample(&node);
+    let sampling = metrics.sample(&node, logs);
     let worker = start(config, &node)?;
     let app = ops.router().merge(metrics.router());
     let serving = tokio::spawn(Server::new().with_drain(drain.clone()).serve(listener, app));
     let redis = redis::state(node.redis.as_ref()).await;
     tracing::info!(%address, redis, version = env!("CARGO_PKG_VERSION"), "working");
     while signals.next().await == Wish::Reload {
-        log.inspect(|log| log.reopen());
+        logs.file.iter().for_each(LogFile::reopen);
     }
     drain.begin();
     self::drain(worker).await;

@@ -92,7 +92,7 @@ impl Batcher {
             waiting.call(committers)
         };
         match call {
-            Call::Wake => inner.bell.notify_one(),
+            Call::Wake => inner.bell.notify_last(),
             Call::Start => drop(tokio::spawn(Committer(Arc::clone(inner)).run())),
             Call::Nobody => {}
         }

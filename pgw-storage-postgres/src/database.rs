@@ -63,6 +63,11 @@ impl Timeouts {
             ("lock_timeout", millis(self.lock)),
             ("idle_in_transaction_session_timeout", millis(self.idle_in_transaction)),
             ("default_transaction_isolation", "read committed".to_owned()),
+            // A prepared statement keeps its plan, and one that was made while a table was small would go on reading all of it. There is
+            // an index for each statement; where there is none, a scan is still what is left.
+            ("enable_seqscan", "off".to_owned()),
+            // What is compiled here runs for less time than compiling takes.
+            ("jit", "off".to_owned()),
         ])
     }
 

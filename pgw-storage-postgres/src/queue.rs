@@ -179,10 +179,12 @@ impl PgQueue {
         }
         let mut claimed = self.claim_of(table, max, lease, merchant.clone(), Reach::Head).await?;
         let hides = claimed.claims.len() < max && claimed.looked_at >= max.saturating_mul(HEAD);
+        // Most of the head waits for an endpoint with enough out: it need not be read again and again meanwhile.
+        let waits = claimed.looked_at > WAITING && claimed.claims.len() * 4 < claimed.looked_at;
+        if table.lane == Lane::Deliveries && is_single && (hides || waits) {
+            self.behind.store(BEHIND, Ordering::Relaxed);
+        }
         if table.lane == Lane::Deliveries && hides {
-            if is_single {
-                self.behind.store(BEHIND, Ordering::Relaxed);
-            }
             let room = max - claimed.claims.len();
             let behind = self.claim_of(table, room, lease, merchant, Reach::EachEndpoint).await?;
             claimed.claims.extend(behind.claims);
@@ -723,6 +725,8 @@ fn unavailable(error: StorageError) -> QueueError {
 const HEAD: usize = 8;
 /// How many claims pass the head by after it was full of what could not be claimed.
 const BEHIND: u32 = 16;
+/// How many due deliveries are so few that reading all of them is as good as anything.
+const WAITING: usize = 128;
 /// How many endpoints a look behind the head visits.
 const ENDPOINTS_MAX: usize = 1_000;
 

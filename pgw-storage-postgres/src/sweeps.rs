@@ -47,15 +47,16 @@ impl Sweep<'_> {
     pub(crate) async fn stamp(&mut self, limit: usize) -> Result<usize, Stopped> {
         const LEASE: &str = "select name from {schema}.leases where name = $1 for update";
         // With a payment's event come its earlier ones, and none before them, whatever the clocks said: each counts as created no
-        // earlier than those before it. A statement after the lease's: it sees what its holder before stamped.
+        // earlier than those before it. A statement after the lease's: it sees what its holder before stamped. Earlier ones are found
+        // by their payment: as a plain join, where hardly any event had waited when the table was analysed, all that wait are read for each.
         const READY: &str = "with oldest as materialized ( \
                  select * from (select merchant, live, id, payment, sequence, created_at from {schema}.events \
                  where feed_position is null order by created_at, id limit 1000) first limit $1 \
              ), picked as materialized ( \
                  select merchant, live, id, payment, sequence, created_at from oldest union \
-                 select e.merchant, e.live, e.id, e.payment, e.sequence, e.created_at from oldest o join {schema}.events e \
-                 on e.merchant = o.merchant and e.live = o.live and e.payment = o.payment and e.sequence < o.sequence \
-                 and e.feed_position is null \
+                 select e.merchant, e.live, e.id, e.payment, e.sequence, e.created_at from oldest o cross join lateral \
+                 (select * from {schema}.events y where y.merchant = o.merchant and y.live = o.live and y.payment = o.payment \
+                 and y.sequence < o.sequence offset 0) e where e.feed_position is null \
              ), placed as ( \
                  select merchant, live, id, sequence, max(created_at) over (partition by merchant, live, coalesce(payment, id) \
                  order by sequence rows unbounded preceding) as counts_from from picked \

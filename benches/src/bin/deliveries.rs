@@ -8,6 +8,7 @@
 //! PostgreSQL, and what is written to PostgreSQL on it; `processes` is creation through two processes behind PgBouncer, against one without.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::load::{Load, Until};
@@ -159,12 +160,17 @@ async fn end(mut stage: Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     stage.endpoint(0, Manner::Answers).await?;
     stage.node.deliver()?;
     let key = stage.node.keys[0].clone();
-    stage.steady(&stage.node.keys, STEADY, WARM).await?;
-    let before = stage.sink.count();
-    stage.records_written().await?;
     let places = stage.sink.places();
     places.forget_permits(usize::MAX);
     places.add_permits(ON_THE_WAY_MAX);
+    // Every connection has each statement's plan when it counts.
+    let load = &stage.load;
+    let warm = Until::Time(WARM);
+    let warmed = load.saturate(&key, CONNECTIONS, warm, Some(Arc::clone(&places))).await?;
+    stage.sink.wait_for(warmed).await?;
+    stage.tidy().await?;
+    let before = stage.sink.count();
+    stage.records_written().await?;
     let start = Moment::now();
     let load = &stage.load;
     let created = load.saturate(&key, CONNECTIONS, Until::Time(time), Some(places)).await?;

@@ -1,5 +1,9 @@
 //! What is seen from outside: the log, and where they are built in, traces and reports as a collector on loopback hears them.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::command::{Pgw, Serving, client};
@@ -49,6 +53,31 @@ async fn lines_of_requests_and_jobs_say_whose_they_are() {
     );
     assert!(refused["span"].get("merchant").is_none(), "nobody knows whose it was");
     assert!(!log.contains("ada@") && !log.contains("Lovelace") && !log.contains(&key), "{log}");
+}
+
+/// Far more lines than a pipe holds: whoever answers a request does not wait for who reads the log.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request() {
+    let mut command = Pgw::new().command(&["serve", "--port", "0"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = loop {
+        let entry: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if entry["message"] == "serving" {
+            break entry["address"].as_str().unwrap().to_owned();
+        }
+    };
+    let client = client();
+    for _ in 0..1_000 {
+        let request = client.get(format!("http://{address}/api/payments"));
+        let answer = request.timeout(Duration::from_secs(20)).send().await.expect("an answer");
+        assert!(answer.status().is_client_error(), "without a key, and soon too often");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What waited in the pipe: less than was logged.
+    let told = lines.map_while(Result::ok).count();
+    assert!((1..1_000).contains(&told), "{told} lines");
 }
 
 #[tokio::test]

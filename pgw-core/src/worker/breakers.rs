@@ -21,7 +21,7 @@ pub(crate) struct Breakers(Mutex<BTreeMap<EndpointId, Arc<Breaker>>>);
 #[derive(Debug)]
 struct Breaker {
     state: Mutex<State>,
-    /// Wakes those who wait for room.
+    /// Wakes one of those who wait when there is room for one more, and all when there may be for many.
     moved: Notify,
 }
 
@@ -29,6 +29,9 @@ struct Breaker {
 struct State {
     under_way: u8,
     waiting: usize,
+    /// The newest version of the endpoint that was seen here, and how many attempts at once it allows: one rule for all who wait, whenever
+    /// they read it.
+    newest: (u64, u8),
     /// Most attempts at once: halved when the endpoint has too much to do, one more for each webhook it takes.
     limit: u8,
     /// Failures in a row.
@@ -57,7 +60,7 @@ pub(super) struct Permit<'b> {
     id: EndpointId,
     breaker: Arc<Breaker>,
     started: Instant,
-    /// Whether others were in the way: what was read before is old by now.
+    /// Whether others were in the way for so long that what was read before is old by now.
     pub(super) has_waited: bool,
     /// How long to wait still, by the endpoint's rate.
     pub(super) wait: Duration,
@@ -78,23 +81,30 @@ impl Breakers {
     /// Waits until there is room for an attempt. A pause that this process knows of is not waited for.
     pub(super) async fn enter(&self, endpoint: &Endpoint) -> Entry<'_> {
         let breaker = self.of(endpoint.id);
-        let mut has_waited = false;
+        let came = runtime_now();
+        let mut was_woken = false;
         loop {
             let moved = breaker.moved.notified();
             tokio::pin!(moved);
-            {
+            let entry = {
                 let mut state = breaker.lock();
+                let room = state.room();
                 state.start_anew(endpoint);
-                if let Some(pause) = state.pause() {
-                    return Entry::Later(pause);
+                if state.room() > room {
+                    breaker.moved.notify_waiters();
                 }
-                if state.under_way < state.room(endpoint) {
-                    let Some(wait) = state.slot(endpoint.options.rate_per_s) else {
-                        return Entry::Later(RATE_WAIT_MAX);
-                    };
-                    state.under_way += 1;
-                    drop(state);
+                let entry = state.enter(endpoint);
+                if entry.is_none() {
+                    state.waiting += 1;
+                    // Heard from now on, so that nothing is missed between this look and the wait.
+                    moved.as_mut().enable();
+                }
+                entry
+            };
+            match entry {
+                Some(Ok(wait)) => {
                     let started = runtime_now();
+                    let has_waited = started - came >= OLD_AFTER;
                     let (id, breaker) = (endpoint.id, Arc::clone(&breaker));
                     return Entry::Go(Permit {
                         breakers: self,
@@ -105,14 +115,20 @@ impl Breakers {
                         wait,
                     });
                 }
-                state.waiting += 1;
-                // Heard from now on, so that nothing is missed between this look and the wait.
-                moved.as_mut().enable();
+                Some(Err(later)) => {
+                    if was_woken {
+                        // The room that it was woken for is somebody else's.
+                        breaker.moved.notify_one();
+                    }
+                    return Entry::Later(later);
+                }
+                None => {
+                    let waiting = Waiting(&breaker);
+                    moved.await;
+                    drop(waiting);
+                    was_woken = true;
+                }
             }
-            let waiting = Waiting(&breaker);
-            moved.await;
-            drop(waiting);
-            has_waited = true;
         }
     }
 
@@ -146,6 +162,7 @@ impl Breaker {
         let state = State {
             under_way: 0,
             waiting: 0,
+            newest: (0, 0),
             limit: DeliveryOptions::CONCURRENCY_MAX,
             failures: 0,
             tripped_at: None,
@@ -170,6 +187,14 @@ impl State {
     /// Forgets a pause of an endpoint that somebody has written since, as the storage did, and all else that was learned when it was given
     /// a new start.
     fn start_anew(&mut self, endpoint: &Endpoint) {
+        if endpoint.version >= self.newest.0 {
+            let most = match endpoint.health {
+                // One is tried before the others.
+                Health::Failing { .. } => 1,
+                Health::Healthy => endpoint.options.concurrency_max(),
+            };
+            self.newest = (endpoint.version, most);
+        }
         if self.paused.is_none_or(|(_, version)| endpoint.version <= version) {
             return;
         }
@@ -182,12 +207,24 @@ impl State {
     }
 
     /// How many attempts there may be at once.
-    fn room(&self, endpoint: &Endpoint) -> u8 {
-        match endpoint.health {
-            // One is tried before the others.
-            Health::Failing { .. } => 1,
-            Health::Healthy => self.limit.min(endpoint.options.concurrency_max()),
+    const fn room(&self) -> u8 {
+        let (_, most) = self.newest;
+        if most < self.limit { most } else { self.limit }
+    }
+
+    /// Takes a place, with how long to wait still by the endpoint's rate; or says after how long to come again. `None`: there is no room.
+    fn enter(&mut self, endpoint: &Endpoint) -> Option<Result<Duration, Duration>> {
+        if let Some(pause) = self.pause() {
+            return Some(Err(pause));
         }
+        if self.under_way >= self.room() {
+            return None;
+        }
+        let Some(wait) = self.slot(endpoint.options.rate_per_s) else {
+            return Some(Err(RATE_WAIT_MAX));
+        };
+        self.under_way += 1;
+        Some(Ok(wait))
     }
 
     /// How long to wait for the next slot of a rate, which is taken; `None`: too long to hold a claim for.
@@ -253,7 +290,13 @@ impl State {
 impl Permit<'_> {
     /// The attempt was made.
     pub(super) fn leave(self, reaction: Reaction, seen: &Endpoint) -> Option<Turn> {
-        self.breaker.lock().learn(reaction, self.started, seen)
+        let mut state = self.breaker.lock();
+        let (room, was_paused) = (state.room(), state.paused.is_some());
+        let turn = state.learn(reaction, self.started, seen);
+        if state.room() > room || state.paused.is_some() != was_paused {
+            self.breaker.moved.notify_waiters();
+        }
+        turn
     }
 }
 
@@ -264,7 +307,7 @@ impl Drop for Permit<'_> {
             state.under_way -= 1;
             state.is_at_rest()
         };
-        self.breaker.moved.notify_waiters();
+        self.breaker.moved.notify_one();
         if is_at_rest {
             self.breakers.forget(self.id);
         }
@@ -280,6 +323,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// How long it takes until what was read of a delivery and its endpoint is read again before it is sent.
+const OLD_AFTER: Duration = Duration::from_millis(250);
 /// The longest that a claim is held for its endpoint's rate.
 const RATE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Endpoints that are remembered beside those being sent to: what is forgotten is learned again.

@@ -1,12 +1,12 @@
 //! Tables that were never analysed, as they are from the first minutes on until autovacuum comes by: PostgreSQL knows nothing of them but
-//! their sizes.
+//! their sizes. And tables that were analysed when they held something else than they do now.
 
 use pgw_core::queue::Lane;
 use pgw_core::storage::Storage as _;
 use pgw_storage_postgres::PgStorage;
 use pgw_storage_postgres::sqlx::{AssertSqlSafe, raw_sql};
 
-use super::{Watched, load};
+use super::{Watched, load, writes};
 use crate::fixtures::{Leg, schema};
 
 /// All events of 300 payments wait for one endpoint, which wants them in order: a payment's first one is due, and three are parked behind it.
@@ -45,4 +45,42 @@ async fn what_is_parked_is_told_without_reading_all_of_its_endpoint() {
     let (_, found) = watched.finish(Leg::Pool).await;
     let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
     assert!(many.is_empty(), "{many:#?}");
+}
+
+/// Many events that are stamped, which is what PostgreSQL is told of, and then those that wait.
+const STAMPED: &str = "
+insert into {schema}.events (merchant, live, id, event_type, payment, sequence, created_at, body, feed_position)
+select 'acme', true, gen_random_uuid(), 'payment.succeeded', gen_random_uuid(), 1, now(), '', n from generate_series(1, 12000) n;
+insert into {schema}.feeds (merchant, live, position) values ('acme', true, 12000);
+analyze {schema}.events;
+insert into {schema}.events (merchant, live, id, event_type, payment, sequence, created_at, body)
+select 'acme', true, gen_random_uuid(), 'payment.succeeded', payment, k, now(), ''
+from (select gen_random_uuid() as payment from generate_series(1, 2000)) x, generate_series(1, 2) k;
+";
+
+#[tokio::test]
+async fn a_backlog_of_events_is_stamped_without_reading_all_of_it_for_each() {
+    let schema = schema().await;
+    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
+    for part in [load::ALONE, STAMPED] {
+        let sql = part.replace("{schema}", schema.as_str());
+        raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
+    }
+    let stamp = async |it: &PgStorage| it.stamp_events(500).await.expect("a healthy server");
+    watched.watch("stamp_events", stamp).await;
+    let (_, found) = watched.finish(Leg::Pool).await;
+    let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
+    assert!(many.is_empty(), "{many:#?}");
+}
+
+#[tokio::test]
+async fn what_is_planned_on_empty_tables_scans_none() {
+    let schema = schema().await;
+    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
+    let sql = load::ALONE.replace("{schema}", schema.as_str());
+    raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
+    writes::of_payments(&mut watched, 77).await;
+    let (_, found) = watched.finish(Leg::Pool).await;
+    let scans: Vec<_> = found.iter().filter(|it| it.contains("sequential scans")).collect();
+    assert!(scans.is_empty(), "{scans:#?}");
 }

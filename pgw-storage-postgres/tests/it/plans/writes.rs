@@ -47,6 +47,13 @@ pub(super) async fn all(watched: &mut Watched, seed: u64, groups: bool) {
     }
 }
 
+/// What becomes of payments that are there one by one, and many at once.
+pub(super) async fn of_payments(watched: &mut Watched, seed: u64) {
+    let samples = Samples::new(seed).of(scope(load::LARGE, Mode::Live));
+    payments(watched, &samples).await;
+    many(watched, &samples).await;
+}
+
 /// Erases customers of a few payments each, and rewrites these.
 async fn erasures(watched: &mut Watched, samples: &Samples, seed: u64) {
     let mut number = 0;
