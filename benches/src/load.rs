@@ -46,7 +46,13 @@ impl Load {
     /// On the node at this address.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self(Arc::new(Inner { address, idle: Mutex::default(), orders: AtomicU64::new(0) }))
+        Self::from(address, 0)
+    }
+
+    /// The same, its orders numbered from this one on: two loads of one merchant have no order, and no key, in common.
+    #[must_use]
+    pub fn from(address: SocketAddr, first: u64) -> Self {
+        Self(Arc::new(Inner { address, idle: Mutex::default(), orders: AtomicU64::new(first) }))
     }
 
     /// Posts a JSON body, and gives back that of the answer.

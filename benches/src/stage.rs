@@ -98,11 +98,19 @@ impl Stage {
     pub async fn fill(&mut self, endpoints: u64, pending: u64) -> Result<(), Box<dyn Error>> {
         let payments = Until::Count(pending.div_ceil(endpoints));
         self.load.saturate(&self.node.keys[0], CONNECTIONS, payments, None).await?;
-        let due = "select count(*) from pgw.operations where due_at is not null";
-        self.until(due, |count| count == 0).await?;
+        self.charged().await?;
         self.tidy().await?;
         let count = self.pending().await?;
         if count < pending { Err(format!("only {count} are pending").into()) } else { Ok(()) }
+    }
+
+    /// Waits until every payment is charged.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn charged(&mut self) -> Result<(), Box<dyn Error>> {
+        let due = "select count(*) from pgw.operations where due_at is not null";
+        self.until(due, |count| count == 0).await
     }
 
     /// Does what autovacuum and the checkpointer do by themselves within minutes. Statements are planned anew after it, by what the tables

@@ -1,6 +1,10 @@
 //! `pgw crypto`: the keys that secrets at rest are sealed with.
 
+use std::io::{BufRead, Read as _};
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
+use pgw_core::crypto::{self, KEY_BYTES, PLAINTEXT_BYTES_MAX, Zeroizing};
 use pgw_core::env::Env;
 use serde_json::json;
 
@@ -20,6 +24,12 @@ pub(crate) enum CryptoCommand {
     /// To rotate: add a new key behind the active one on every node, and restart each; then put it first on every node, and restart each;
     /// run this; then replace the old key by `<id>:destroyed`.
     Rotate,
+    /// Open secrets of the seed system, one `iv:ciphertext:tag` a line on standard input, to move them here. Prints them: into a pipe, not onto a screen.
+    OpenSeed {
+        /// A file with the key: 32 bytes, and perhaps the end of a line.
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+    },
 }
 
 /// Does it.
@@ -37,6 +47,7 @@ pub(crate) async fn run(
             generate(out);
             Ok(())
         }
+        CryptoCommand::OpenSeed { key_file } => open_seed(key_file, std::io::stdin().lock(), out),
         CryptoCommand::Rotate => rotate(&Node::open_durable(config, global).await?, out).await,
     }
 }
@@ -52,6 +63,35 @@ fn generate(out: Output) {
     out.result(&json!({ names[0]: pepper, names[1]: keys }), || {
         format!("{}={pepper}\n{}={keys}", names[0], names[1])
     });
+}
+
+fn open_seed(key_file: &Path, mut lines: impl BufRead, out: Output) -> Result<(), Failure> {
+    let key = std::fs::read(key_file)
+        .map(Zeroizing::new)
+        .map_err(Failure::system(format!("cannot read {}", key_file.display())))?;
+    let key: &[u8; KEY_BYTES] = key
+        .trim_ascii_end()
+        .try_into()
+        .map_err(|_| Failure::usage(format!("{} does not hold 32 bytes", key_file.display())))?;
+    for number in 1_u64.. {
+        let mut line = Vec::new();
+        (&mut lines)
+            .take(SEED_LINE_MAX)
+            .read_until(b'\n', &mut line)
+            .map_err(Failure::system("standard input cannot be read"))?;
+        if line.is_empty() {
+            break;
+        }
+        // What is no text is no envelope either.
+        let text = str::from_utf8(&line).unwrap_or_default().trim();
+        let secret = crypto::open_seed(key, text).map_err(|error| {
+            Failure::new(Exit::Failed, format!("line {number} cannot be opened")).because(error)
+        })?;
+        out.result(&json!({ "line": number, "secret": secret.expose() }), || {
+            secret.expose().to_owned()
+        });
+    }
+    Ok(())
 }
 
 fn base64(bytes: &[u8; 32]) -> String {
@@ -89,3 +129,5 @@ async fn rotate(node: &Node, out: Output) -> Result<(), Failure> {
 
 /// Endpoints sealed in one step.
 const BATCH: usize = 100;
+/// The longest line that may be a secret of the seed system: nonce, ciphertext and tag in hexadecimal, and what is between and behind them.
+const SEED_LINE_MAX: u64 = 2 * (16 + PLAINTEXT_BYTES_MAX as u64 + 16) + 4;

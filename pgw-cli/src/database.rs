@@ -176,6 +176,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_answers_elsewhere_is_to_be_checked() {
+        let warns = |url: &str| warning(&url.parse().unwrap()).is_some();
+        for url in ["postgres://db.example.com/pgw", "postgres://10.0.0.7/pgw?sslmode=require"] {
+            assert!(warns(url), "{url}");
+        }
+        for url in [
+            "postgres://db.example.com/pgw?sslmode=verify-full",
+            "postgres://localhost/pgw",
+            "postgres://127.0.0.1/pgw",
+            "postgres:///pgw?host=/run/postgresql",
+        ] {
+            assert!(!warns(url), "{url}");
+        }
+    }
+
+    #[test]
     fn postgresqls_programs_are_told_what_our_driver_reads() {
         let url = |text: &str| Url::parse(text).unwrap();
         let password = |text: &str| password_of(&url(text)).map(|it| it.expose().to_owned());

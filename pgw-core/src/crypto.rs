@@ -5,6 +5,7 @@
 //! in the ring long before, and seal again what [`KeyRing::is_current`] says is old.
 
 mod ring;
+mod seed;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use zeroize::Zeroizing;
 
 pub use self::ring::{KEY_BYTES, KeyName, KeyNameError, KeyRing, KeyRingBuilder, KeyRingError};
+pub use self::seed::open_seed;
 
 /// The place a secret belongs to: the additional authenticated data of SP 800-38D. An envelope opens only in the place it
 /// was sealed for, so that who can write rows cannot move a secret to another merchant, object or version.

@@ -118,9 +118,14 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         records = of_redis.records / of_rows.records;
     }
     if options.has("processes") {
-        let (one, two) = creation(options.time).await?;
-        println!("{:<68} {one:>10.0}/s", "payments created, one process");
-        println!("{:<68} {two:>10.0}/s", "payments created, two processes behind PgBouncer");
+        let one = charged(1, Link::Direct, options.time).await?;
+        println!("{:<68} {one:>10.0}/s", "created and charged, one process");
+        let pooled = charged(1, Link::Pooler, options.time).await?;
+        println!("{:<68} {pooled:>10.0}/s", "created and charged, one process behind PgBouncer");
+        let two = charged(2, Link::Pooler, options.time).await?;
+        println!("{:<68} {two:>10.0}/s", "created and charged, two processes behind PgBouncer");
+        let direct = charged(2, Link::Direct, options.time).await?;
+        println!("{:<68} {direct:>10.0}/s", "created and charged, two processes");
         processes = two / one;
     }
     println!(
@@ -181,40 +186,37 @@ async fn end(mut stage: Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     Ok(Way { per_s, records })
 }
 
-/// Payments created a second by one process, and by two behind PgBouncer, whose workers have nothing to deliver.
-async fn creation(time: Duration) -> Result<(f64, f64), Box<dyn Error>> {
-    let rate = async |loads: Vec<(&Load, &str)>| {
-        let connections = CONNECTIONS / loads.len();
-        let start = Moment::now();
-        let load = |(load, key): (&Load, &str)| {
-            let (load, key) = (load.clone(), key.to_owned());
+/// Payments created and charged a second, until the last is, by so many processes that share what comes in.
+async fn charged(processes: usize, link: Link, time: Duration) -> Result<f64, Box<dyn Error>> {
+    let mut stage = Stage::set(1).await?;
+    let pooler = PgBouncer::builder(stage.postgres()).start()?;
+    let database = if link == Link::Pooler { pooler.url() } else { stage.postgres().url() };
+    let place = Place { link, ..Place::database(database) };
+    let nodes = (0..processes).map(|_| Node::start(&place, 1)).collect::<Result<Vec<_>, _>>()?;
+    let loads = (0..).zip(&nodes).map(|(n, node)| (Load::from(node.address, n << 32), node));
+    let loads: Vec<(Load, &Node)> = loads.collect();
+    let create = async |time: Duration| {
+        let load = |(load, node): &(Load, &Node)| {
+            let (load, key) = (load.clone(), node.keys[0].clone());
             tokio::spawn(async move {
+                let connections = CONNECTIONS / processes;
                 let created = load.saturate(&key, connections, Until::Time(time), None).await;
                 created.map_err(|error| error.to_string())
             })
         };
         let mut created = 0;
-        for load in loads.into_iter().map(load).collect::<Vec<_>>() {
+        for load in loads.iter().map(load).collect::<Vec<_>>() {
             created += load.await??;
         }
-        Ok::<f64, Box<dyn Error>>(created as f64 / start.ago().as_secs_f64())
+        Ok::<u64, Box<dyn Error>>(created)
     };
-    let stage = Stage::set(1).await?;
-    stage.load.saturate(&stage.node.keys[0], CONNECTIONS, Until::Time(WARM), None).await?;
-    let one = rate(vec![(&stage.load, &stage.node.keys[0])]).await?;
-    drop(stage);
-    // A server of its own, as empty as the other was.
-    let stage = Stage::set(1).await?;
-    let pooler = PgBouncer::builder(stage.postgres()).start()?;
-    let place = Place { link: Link::Pooler, ..Place::database(pooler.url()) };
-    let nodes = [Node::start(&place, 1)?, Node::start(&place, 1)?];
-    let loads = nodes.each_ref().map(|node| Load::new(node.address));
-    for (load, node) in loads.iter().zip(&nodes) {
-        load.saturate(&node.keys[0], CONNECTIONS / 2, Until::Time(WARM), None).await?;
-    }
-    let pairs = loads.iter().zip(&nodes).map(|(load, node)| (load, node.keys[0].as_str()));
-    let two = rate(pairs.collect()).await?;
-    Ok((one, two))
+    create(WARM).await?;
+    stage.charged().await?;
+    stage.tidy().await?;
+    let start = Moment::now();
+    let created = create(time).await?;
+    stage.charged().await?;
+    Ok(created as f64 / start.ago().as_secs_f64())
 }
 
 /// From creation to delivery when there is little to do.

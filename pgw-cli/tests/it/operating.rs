@@ -1,5 +1,6 @@
 //! Operating: migrations, keys, doctor, status, webhooks and payments from the command line.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::command::{Pgw, client};
@@ -116,6 +117,42 @@ fn sealing_keys_rotate_and_lost_ones_are_told() {
     let pgw = Pgw::on_postgres();
     let done = pgw.run(&["crypto", "rotate", "--json"]).ok().json();
     assert_eq!((done[0]["resealed"].as_u64(), done[0]["lost"].as_u64()), (Some(0), Some(0)));
+}
+
+/// As Node's `createCipheriv('aes-256-gcm', …)` made them, which the seed calls.
+#[test]
+fn secrets_of_the_seed_open_line_by_line() {
+    let key = std::env::temp_dir().join(format!("pgw-seed-key-{}", std::process::id()));
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let open = |lines: &str, args: &[&str]| {
+        let all = ["crypto", "open-seed", "--key-file", key.to_str().unwrap()];
+        let mut command = Pgw::new().command(&[&all, args].concat());
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    let first = "000102030405060708090a0b0c0d0e0f:91aee1c5ab22bd2796e2b6cefe744af08021d0cb8198:1db2a30d69146c26735035ce6b0efe81";
+    let second = "ffeeddccbbaa99887766554433221100:18704c9ebc1e46:c4619072a87e493c05a50559c0c95d2a";
+    let (code, out, _) = open(&format!("{first}\n{second}"), &[]);
+    assert_eq!((code, &*out), (Some(0), "whsec_c2VlZCBzZWNyZXQ=\ngrüße\n"));
+    let (_, out, _) = open(&format!("{second}\r\n"), &["--json"]);
+    let line: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(line, serde_json::json!({"line": 1, "secret": "grüße"}));
+    let (code, out, told) = open(&format!("{first}\n{}\n", second.replace("18", "19")), &[]);
+    assert_eq!((code, out.lines().count()), (Some(1), 1));
+    assert!(told.contains("line 2 cannot be opened: the envelope is not genuine here"), "{told}");
+    std::fs::write(&key, "too short").unwrap();
+    let (code, _, told) = open(first, &[]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("does not hold 32 bytes"), "{told}");
+    std::fs::remove_file(&key).unwrap();
 }
 
 #[tokio::test]
