@@ -89,6 +89,13 @@ impl Node {
         Ok(self.voice.write_all(b"deliver\n")?)
     }
 
+    /// Ends it at once.
+    pub fn end(&mut self) {
+        // It may be gone by itself, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its resident memory now, in MiB (Linux).
     ///
     /// # Errors
@@ -103,9 +110,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may be gone by itself, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

@@ -6,7 +6,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -37,7 +39,7 @@ pub(crate) struct Logs {
     pub(crate) file: Option<LogFile>,
     /// How many lines were dropped, where a thread writes them.
     pub(crate) dropped: Option<ErrorCounter>,
-    _lines: Option<WorkerGuard>,
+    _lines: Option<Flush>,
     #[cfg(feature = "otel")]
     _traces: Option<crate::otel::Traces>,
     #[cfg(feature = "sentry")]
@@ -82,12 +84,32 @@ pub(crate) fn start(config: &Config, program: Program) -> Result<Logs, Failure> 
     Ok(Logs {
         file,
         dropped,
-        _lines: guard,
+        _lines: guard.map(|guard| Flush(Some(guard))),
         #[cfg(feature = "otel")]
         _traces: traces,
         #[cfg(feature = "sentry")]
         _reports: reports,
     })
+}
+
+/// Writes what waits when it is dropped, within a moment: a reader that is stuck holds up no end either.
+#[derive(Debug)]
+struct Flush(Option<WorkerGuard>);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let (tell, told) = mpsc::channel();
+        let guard = self.0.take();
+        // On a thread of its own, for the guard itself may have something to say on standard output.
+        let flush = thread::Builder::new().spawn(move || {
+            drop(guard);
+            // Whoever waited may have stopped to.
+            let _ = tell.send(());
+        });
+        if flush.is_ok() {
+            let _ = told.recv_timeout(FLUSH_MOST);
+        }
+    }
 }
 
 /// The log itself.
@@ -193,6 +215,8 @@ impl Write for Sink {
     }
 }
 
+/// How long the end of a process waits for its last lines to be written.
+const FLUSH_MOST: Duration = Duration::from_secs(2);
 /// Bytes of lines that are written in one go.
 const TOGETHER: usize = 64 * 1024;
 /// Lines that wait for the log at most: a few seconds' worth of a busy server, and a few megabytes.

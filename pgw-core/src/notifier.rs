@@ -1,6 +1,7 @@
 //! The notifier: a lossy broadcast of hints. Nothing is correct only because a hint arrived.
 
 mod outbox;
+mod relay;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use crate::queue::{Job, Lane};
 use crate::scope::{Mode, Scope};
 
 pub use outbox::{Outbox, Sending};
+pub use relay::{Ears, Relay, heard_from_now_on};
 
 /// Tells others that it may be worth looking.
 ///

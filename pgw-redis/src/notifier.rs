@@ -1,14 +1,16 @@
 //! `RedisNotifier`: hints between processes, by pub/sub.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pgw_core::env::Env;
-use pgw_core::notifier::{Hint, Notifier, NotifierError, Outbox, Sending, Subscription};
+use pgw_core::notifier::{
+    Ears, Hint, Notifier, NotifierError, Relay, Sending, Subscription, heard_from_now_on,
+};
 use redis::{PushInfo, PushKind, Value, cmd};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::error::RedisError;
 use crate::link::{Connection, Dial, Link, Pushes, chain};
@@ -26,38 +28,16 @@ pub struct RedisNotifier(Arc<Shared>);
 
 struct Shared {
     redis: Arc<Inner>,
-    /// Tells what this notifier sent from what others did.
-    origin: u64,
-    hub: broadcast::Sender<Hint>,
-    outbox: Outbox,
-    listener: Mutex<Option<Listener>>,
-}
-
-/// The task that listens, and whether it does yet.
-struct Listener {
-    task: tokio::task::JoinHandle<()>,
-    listens: watch::Receiver<bool>,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    relay: Relay,
 }
 
 impl RedisNotifier {
     /// How many unread hints a subscription keeps.
-    pub const UNREAD_MAX: usize = 1_024;
+    pub const UNREAD_MAX: usize = Relay::UNREAD_MAX;
 
     pub(crate) fn new(redis: &Redis) -> Self {
-        let (hub, _) = broadcast::channel(Self::UNREAD_MAX);
-        Self(Arc::new(Shared {
-            redis: Arc::clone(&redis.0),
-            origin: Env::system().u64(),
-            hub,
-            outbox: Outbox::default(),
-            listener: Mutex::default(),
-        }))
+        let relay = Relay::new(Env::system().u64());
+        Self(Arc::new(Shared { redis: Arc::clone(&redis.0), relay }))
     }
 
     /// Waits until what was published has gone out to other processes, or was given up because Redis is away. For a process that is about to end.
@@ -65,7 +45,7 @@ impl RedisNotifier {
     /// # Cancel safety
     /// The future may be dropped at any await; nothing is lost by that.
     pub async fn sent(&self) {
-        self.0.outbox.sent().await;
+        self.0.relay.sent().await;
     }
 }
 
@@ -85,7 +65,7 @@ impl Shared {
             }
             for _ in 0..ATTEMPTS {
                 let mut command = cmd(publish);
-                command.arg(&channel).arg(payload(self.origin, &hints));
+                command.arg(&channel).arg(self.relay.texts(&hints, usize::MAX));
                 let Err(error) = self.redis.link.command::<Value>(&command).await else { break };
                 tracing::debug!(error = %chain(&error), "hints were not sent to other processes; polling finds the work");
                 sending.stall();
@@ -94,36 +74,13 @@ impl Shared {
             }
         }
     }
-
-    /// Starts to listen, once; a view of whether it does.
-    fn listen(self: &Arc<Self>) -> watch::Receiver<bool> {
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(listener) = listener.as_ref().filter(|listener| !listener.task.is_finished()) {
-            return listener.listens.clone();
-        }
-        let (tells, listens) = watch::channel(false);
-        let hears = Hears {
-            link: Arc::clone(&self.redis.link),
-            channel: self.redis.namespace.channel(),
-            origin: self.origin,
-            hub: self.hub.clone(),
-            tells,
-            has_listened: false,
-        };
-        let task = tokio::spawn(hears.run());
-        *listener = Some(Listener { task, listens: listens.clone() });
-        listens
-    }
 }
 
 /// The listening task. It holds no notifier, so it ends with the last one.
 struct Hears {
     link: Arc<Link>,
     channel: String,
-    origin: u64,
-    hub: broadcast::Sender<Hint>,
-    tells: watch::Sender<bool>,
-    has_listened: bool,
+    ears: Ears,
 }
 
 impl Hears {
@@ -134,12 +91,9 @@ impl Hears {
             match self.connect(Pushes(pushes)).await {
                 Ok(mut connection) => {
                     pause = RECONNECT_FIRST;
-                    if std::mem::replace(&mut self.has_listened, true) {
-                        self.say(Hint::Missed);
-                    }
-                    self.tells.send_replace(true);
+                    self.ears.begin();
                     self.hear(&mut connection, &mut pushed).await;
-                    self.tells.send_replace(false);
+                    self.ears.end();
                 }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "hints of other processes are not heard; polling goes on");
@@ -178,7 +132,7 @@ impl Hears {
                     }
                     // As many were dropped as did not fit.
                     if pushed.len() + 1 >= PUSHES_MAX {
-                        self.say(Hint::Missed);
+                        self.ears.say(Hint::Missed);
                     }
                 }
                 _ = pings.tick() => {
@@ -201,11 +155,9 @@ impl Hears {
                     Some(Value::SimpleString(text)) => Some(text.as_str()),
                     _ => None,
                 };
-                for hint in text
-                    .map_or_else(|| Some(vec![Hint::Missed]), |text| parse(self.origin, text))
-                    .unwrap_or_default()
-                {
-                    self.say(hint);
+                match text {
+                    Some(text) => self.ears.hear(text),
+                    None => self.ears.say(Hint::Missed),
                 }
                 true
             }
@@ -214,39 +166,24 @@ impl Hears {
             _ => true,
         }
     }
-
-    fn say(&self, hint: Hint) {
-        // An error means that nobody listens just now.
-        let _ = self.hub.send(hint);
-    }
 }
 
 #[async_trait]
 impl Notifier for RedisNotifier {
     async fn publish(&self, hints: &[Hint]) -> Result<(), NotifierError> {
-        if hints.is_empty() {
-            return Ok(());
-        }
-        for hint in hints {
-            let _ = self.0.hub.send(hint.clone());
-        }
-        if self.0.outbox.put(hints) {
-            let sending = self.0.outbox.sending();
+        if let Some(sending) = self.0.relay.publish(hints) {
             tokio::spawn(Arc::clone(&self.0).send(sending));
         }
         Ok(())
     }
 
     async fn subscribe(&self) -> Result<Box<dyn Subscription>, NotifierError> {
-        let subscription =
-            RedisSubscription { hints: self.0.hub.subscribe(), _notifier: self.clone() };
-        // A hint published from now on is to be heard, so listening must have begun; if it cannot, there is polling.
-        let mut listens = self.0.listen();
-        let begun = listens.wait_for(|listens| *listens);
-        if tokio::time::timeout(self.0.redis.link.timeout(), begun).await.is_err() {
-            tracing::warn!("hints of other processes are not heard yet; polling goes on");
-        }
-        Ok(Box::new(subscription))
+        let redis = &self.0.redis;
+        let subscription = self.0.relay.subscribe(self.clone());
+        let (link, channel) = (Arc::clone(&redis.link), redis.namespace.channel());
+        let listens = self.0.relay.listen(|ears| Hears { link, channel, ears }.run());
+        heard_from_now_on(listens, redis.link.timeout()).await;
+        Ok(subscription)
     }
 }
 
@@ -254,50 +191,6 @@ impl fmt::Debug for RedisNotifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisNotifier").field("redis", &self.0.redis).finish_non_exhaustive()
     }
-}
-
-/// What a subscriber hears.
-struct RedisSubscription {
-    hints: broadcast::Receiver<Hint>,
-    /// Keeps the connection that listens.
-    _notifier: RedisNotifier,
-}
-
-#[async_trait]
-impl Subscription for RedisSubscription {
-    async fn next(&mut self) -> Hint {
-        match self.hints.recv().await {
-            Ok(hint) => hint,
-            Err(broadcast::error::RecvError::Lagged(_)) => Hint::Missed,
-            // The notifier is held by this subscription, so its hub is there.
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-impl fmt::Debug for RedisSubscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSubscription").finish_non_exhaustive()
-    }
-}
-
-/// Hints as one message: the first line says who sent them.
-fn payload(origin: u64, hints: &[Hint]) -> String {
-    let mut text = format!("{origin:016x}");
-    for hint in hints {
-        text.push('\n');
-        text.push_str(&hint.to_string());
-    }
-    text
-}
-
-/// The hints of a message; `None` when it is our own, which our subscribers heard before it was sent.
-fn parse(own: u64, text: &str) -> Option<Vec<Hint>> {
-    let mut lines = text.lines();
-    if lines.next() == Some(&format!("{own:016x}")) {
-        return None;
-    }
-    Some(lines.map(|line| line.parse().unwrap_or(Hint::Missed)).collect())
 }
 
 /// How often hints are sent anew, and how long after: for a minute, by which time everybody has looked for himself. While Redis is known to be
@@ -310,17 +203,3 @@ const PING_PERIOD: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MOST: Duration = Duration::from_secs(3);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hints_come_back_in_order_and_ours_do_not() {
-        let hints = [Hint::Events, Hint::Stamped, Hint::Missed];
-        let text = payload(7, &hints);
-        assert_eq!(parse(8, &text).as_deref(), Some(&hints[..]));
-        assert_eq!(parse(7, &text), None);
-        assert_eq!(parse(7, "x\nnonsense"), Some(vec![Hint::Missed]));
-    }
-}

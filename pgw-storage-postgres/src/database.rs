@@ -52,7 +52,9 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// Options of a direct connection that has these timeouts and the isolation level that pgw needs.
+    /// Options of a direct connection that has these timeouts, the isolation level that pgw needs, and plans without sequential scans where
+    /// there is an index (`enable_seqscan`) and without compilation (`jit`). They hold for all that is done on such a connection: give pgw a pool of
+    /// its own where the host's own statements want other plans.
     ///
     /// For a pool that the host makes itself. Poolers do not pass such options on; through one, pgw sets the timeouts in each
     /// transaction.
@@ -74,7 +76,7 @@ impl Timeouts {
     fn begin(&self) -> String {
         format!(
             "begin isolation level read committed; set local statement_timeout = {}; set local lock_timeout = {}; \
-             set local idle_in_transaction_session_timeout = {}",
+             set local idle_in_transaction_session_timeout = {}; set local jit = off",
             millis(self.statement),
             millis(self.lock),
             millis(self.idle_in_transaction)

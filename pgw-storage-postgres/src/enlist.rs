@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use pgw_core::changes::{Changes, Committed};
 use pgw_core::id::{KeyId, PaymentId};
-use pgw_core::notifier::Hint;
+use pgw_core::notifier::{Hint, Relay};
 use pgw_core::payment::PaymentState;
 use pgw_core::scope::Scope;
 use pgw_core::storage::StorageError;
@@ -20,7 +20,7 @@ use crate::batch::commit_here;
 use crate::builder::Engine;
 use crate::database::{Database, Session};
 use crate::error::{Doubt, read_error, write_error};
-use crate::notifier::{channel, payload};
+use crate::notifier::{PAYLOAD_MAX, channel};
 use crate::read;
 use crate::sql::{Bound, Sql, Statement};
 use crate::steps::{Stopped, scoped};
@@ -78,7 +78,7 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         if let Committed::Applied { due } = &committed {
             let mut hints = Hint::work(due);
             hints.extend(Hint::of(&changes));
-            for payload in payload(None, &hints) {
+            for payload in Relay::anonymous_texts(&hints, PAYLOAD_MAX) {
                 const NOTIFY: &str = "select pg_notify($1, $2)";
                 let bound = Bound::new().and(channel(self.database.sql.schema())).and(payload);
                 let notify = self.database.sql.text(NOTIFY).with(bound);

@@ -172,21 +172,25 @@ impl PgQueue {
     ) -> Result<Vec<Claim>, QueueError> {
         let is_single = merchant.is_none();
         if table.lane == Lane::Deliveries && is_single && self.takes_from_behind() {
-            return Ok(self
-                .claim_of(table, max, lease, merchant, Reach::EachEndpoint)
-                .await?
-                .claims);
+            let behind = self.claim_of(table, max, lease, None, Reach::EachEndpoint).await?;
+            if !behind.claims.is_empty() {
+                return Ok(behind.claims);
+            }
+            // There is nothing behind it, so whatever there is is in the head.
+            self.behind.store(0, Ordering::Relaxed);
         }
         let mut claimed = self.claim_of(table, max, lease, merchant.clone(), Reach::Head).await?;
-        let hides = claimed.claims.len() < max && claimed.looked_at >= max.saturating_mul(HEAD);
-        // Most of the head waits for an endpoint with enough out: it need not be read again and again meanwhile.
-        let waits = claimed.looked_at > WAITING && claimed.claims.len() * 4 < claimed.looked_at;
-        if table.lane == Lane::Deliveries && is_single && (hides || waits) {
+        let (found, looked_at) = (claimed.claims.len(), claimed.looked_at);
+        let is_short = table.lane == Lane::Deliveries && found < max;
+        let hides = is_short && looked_at >= max.saturating_mul(HEAD);
+        // All that may be claimed was, and most of what is due waits for endpoints with enough out: it need not be read again and again.
+        let waits = is_short && looked_at > WAITING && found.saturating_mul(4) < looked_at;
+        if is_single && (hides || waits) {
             self.behind.store(BEHIND, Ordering::Relaxed);
         }
-        if table.lane == Lane::Deliveries && hides {
-            let room = max - claimed.claims.len();
-            let behind = self.claim_of(table, room, lease, merchant, Reach::EachEndpoint).await?;
+        if hides {
+            let behind =
+                self.claim_of(table, max - found, lease, merchant, Reach::EachEndpoint).await?;
             claimed.claims.extend(behind.claims);
         }
         Ok(claimed.claims)
@@ -723,7 +727,7 @@ fn unavailable(error: StorageError) -> QueueError {
 
 /// How many due deliveries a claim looks at for each that it wants.
 const HEAD: usize = 8;
-/// How many claims pass the head by after it was full of what could not be claimed.
+/// How many claims that find anything pass the head by, after most of it could not be claimed.
 const BEHIND: u32 = 16;
 /// How many due deliveries are so few that reading all of them is as good as anything.
 const WAITING: usize = 128;

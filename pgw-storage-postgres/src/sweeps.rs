@@ -54,7 +54,8 @@ impl Sweep<'_> {
                  where feed_position is null order by created_at, id limit 1000) first limit $1 \
              ), picked as materialized ( \
                  select merchant, live, id, payment, sequence, created_at from oldest union \
-                 select e.merchant, e.live, e.id, e.payment, e.sequence, e.created_at from oldest o cross join lateral \
+                 select e.merchant, e.live, e.id, e.payment, e.sequence, e.created_at from \
+                 (select merchant, live, payment, max(sequence) as sequence from oldest group by merchant, live, payment) o cross join lateral \
                  (select * from {schema}.events y where y.merchant = o.merchant and y.live = o.live and y.payment = o.payment \
                  and y.sequence < o.sequence offset 0) e where e.feed_position is null \
              ), placed as ( \

@@ -174,6 +174,8 @@ async fn end(mut stage: Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     let warmed = load.saturate(&key, CONNECTIONS, warm, Some(Arc::clone(&places))).await?;
     stage.sink.wait_for(warmed).await?;
     stage.tidy().await?;
+    places.forget_permits(usize::MAX);
+    places.add_permits(ON_THE_WAY_MAX);
     let before = stage.sink.count();
     stage.records_written().await?;
     let start = Moment::now();
@@ -189,6 +191,8 @@ async fn end(mut stage: Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
 /// Payments created and charged a second, until the last is, by so many processes that share what comes in.
 async fn charged(processes: usize, link: Link, time: Duration) -> Result<f64, Box<dyn Error>> {
     let mut stage = Stage::set(1).await?;
+    // Those that are measured work alone.
+    stage.node.end();
     let pooler = PgBouncer::builder(stage.postgres()).start()?;
     let database = if link == Link::Pooler { pooler.url() } else { stage.postgres().url() };
     let place = Place { link, ..Place::database(database) };

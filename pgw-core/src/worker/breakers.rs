@@ -60,7 +60,7 @@ pub(super) struct Permit<'b> {
     id: EndpointId,
     breaker: Arc<Breaker>,
     started: Instant,
-    /// Whether others were in the way for so long that what was read before is old by now.
+    /// Whether others were in the way for so long, or changed so much, that what was read before is old by now.
     pub(super) has_waited: bool,
     /// How long to wait still, by the endpoint's rate.
     pub(super) wait: Duration,
@@ -86,7 +86,7 @@ impl Breakers {
         loop {
             let moved = breaker.moved.notified();
             tokio::pin!(moved);
-            let entry = {
+            let (entry, is_old) = {
                 let mut state = breaker.lock();
                 let room = state.room();
                 state.start_anew(endpoint);
@@ -99,12 +99,15 @@ impl Breakers {
                     // Heard from now on, so that nothing is missed between this look and the wait.
                     moved.as_mut().enable();
                 }
-                entry
+                // A probe that it waited for may have changed what is known of the endpoint.
+                let is_known =
+                    endpoint.health == Health::Healthy && state.newest.0 <= endpoint.version;
+                (entry, !is_known)
             };
             match entry {
                 Some(Ok(wait)) => {
                     let started = runtime_now();
-                    let has_waited = started - came >= OLD_AFTER;
+                    let has_waited = was_woken && (is_old || started - came >= OLD_AFTER);
                     let (id, breaker) = (endpoint.id, Arc::clone(&breaker));
                     return Entry::Go(Permit {
                         breakers: self,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgw_core::changes::{Changes, Write};
 use pgw_core::event::EventType;
-use pgw_core::queue::{Job, Lane, Queue as _, Settlement, Verdict};
+use pgw_core::queue::{Job, Lane, PER_ENDPOINT_MAX, Queue as _, Settlement, Verdict};
 use pgw_core::scope::Mode;
 use pgw_core::storage::Storage as _;
 use pgw_core::testing::sample::{Samples, scope};
@@ -56,6 +56,34 @@ async fn a_merchant_with_a_job_out_holds_up_no_other() {
 #[tokio::test]
 async fn a_merchant_with_a_job_out_holds_up_no_other_on_a_distributed_engine() {
     merchants_take_turns(Leg::Distributed).await;
+}
+
+/// A claim that passes the head by looks at so many endpoints only, which may all have nothing due: then it looks at the head after all.
+#[tokio::test]
+async fn what_is_due_is_found_behind_any_number_of_endpoints() {
+    const ENOUGH: usize = 1_000;
+    let pg = Under::test(Leg::Pool).await.storage;
+    let schema = crate::fixtures::schema_of(&pg);
+    let (queue, samples) = (pg.queue(), Samples::new(9));
+    // They come first in the walk, and are due tomorrow.
+    let later = format!(
+        "insert into {schema}.deliveries (merchant, live, event, endpoint, event_type, state, attempts, attempts_total, version, created_at,
+            updated_at, due_at)
+        select 'a', false, gen_random_uuid(), gen_random_uuid(), 'test.ping', 'pending', 0, 0, 1, now(), now(), now() + interval '1 day'
+        from generate_series(1, 1100)"
+    );
+    sqlx::query(AssertSqlSafe(later)).execute(pg.pool()).await.expect("valid rows");
+    // Most of what is due waits for one endpoint, so the next claims pass the head by.
+    endpoint_with(&pg, &samples.of(scope("m", Mode::Test)), 300).await;
+    let first = queue.claim(Lane::Deliveries, ENOUGH, LEASE).await.expect(HEALTHY);
+    assert_eq!(first.len(), PER_ENDPOINT_MAX);
+    for number in 0..3 {
+        let merchant = format!("z{number}");
+        endpoint_with(&pg, &samples.of(scope(&merchant, Mode::Test)), 1).await;
+        let next = queue.claim(Lane::Deliveries, ENOUGH, LEASE).await.expect(HEALTHY);
+        let merchants: Vec<_> = next.iter().map(|it| it.job.scope().merchant.as_str()).collect();
+        assert_eq!(merchants, [&merchant]);
+    }
 }
 
 #[tokio::test]
