@@ -26,7 +26,7 @@ pub struct PgStorageBuilder {
     engine: Engine,
     claims: Claims,
     timeouts: Timeouts,
-    group: Option<Group>,
+    group: Group,
     connections_max: u32,
     clock: ServerClock,
     env: Env,
@@ -60,13 +60,9 @@ pub enum Group {
     },
 }
 
-impl Group {
-    /// Two at a time: while one is flushed to disk, the next is put together. Through a pooler one, for there each is planned anew.
-    const fn of(link: Link) -> Self {
-        match link {
-            Link::Direct => Self::On { committers: 2, commits_max: 128 },
-            Link::Pooler => Self::On { committers: 1, commits_max: 128 },
-        }
+impl Default for Group {
+    fn default() -> Self {
+        Self::On { committers: 2, commits_max: 128 }
     }
 }
 
@@ -78,7 +74,7 @@ impl PgStorageBuilder {
             engine: Engine::default(),
             claims: Claims::default(),
             timeouts: Timeouts::default(),
-            group: None,
+            group: Group::default(),
             connections_max: 16,
             clock: ServerClock::default(),
             env: Env::system(),
@@ -116,10 +112,9 @@ impl PgStorageBuilder {
         self
     }
 
-    /// How commits are put together. By default up to 128 of them, in two transactions at a time; through a pooler in one, which is planned
-    /// anew each time.
+    /// How commits are put together.
     pub const fn with_group(mut self, group: Group) -> Self {
-        self.group = Some(group);
+        self.group = group;
         self
     }
 
@@ -191,7 +186,7 @@ impl PgStorageBuilder {
     /// # Errors
     /// [`ConnectError`]: the schema must be migrated.
     pub async fn build(self, pool: PgPool) -> Result<PgStorage, ConnectError> {
-        if let Some(Group::On { committers, commits_max }) = self.group
+        if let Group::On { committers, commits_max } = self.group
             && (!(1..=64).contains(&committers) || !(1..=1_000).contains(&commits_max))
         {
             return Err(ConnectError::OutOfRange(
@@ -206,14 +201,13 @@ impl PgStorageBuilder {
             Err(_) => return Err(ConnectError::Database(sqlx::Error::PoolClosed)),
         }
         let connections_max = usize::try_from(pool.options().get_max_connections()).unwrap_or(1);
-        let group = self.group.unwrap_or(Group::of(self.link));
-        let committers = match group {
+        let committers = match self.group {
             Group::On { committers, .. } => committers,
             Group::Off => 0,
         };
         let settings = BatcherSettings {
             group: match self.engine {
-                Engine::Single => group,
+                Engine::Single => self.group,
                 Engine::Distributed => Group::Off,
             },
             engine: self.engine,
