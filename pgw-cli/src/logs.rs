@@ -6,7 +6,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -136,17 +137,16 @@ fn lines(config: &Config, program: Program) -> Result<Lines, Failure> {
         Some("text") => false,
         Some(_) => return Err(config.wrong(&setting::LOG_FORMAT, "must be json or text").into()),
     };
-    let path = config.text(&setting::LOG_FILE).filter(|_| program == Program::Server);
-    let file = path.map(|path| LogFile::open(Path::new(path))).transpose()?;
-    let (writer, dropped, guard) = match program {
+    let (writer, file, dropped, guard) = match program {
         Program::Server => {
-            let sink = BufWriter::with_capacity(TOGETHER, Sink(file.clone()));
+            let (sink, file) = Sink::open(config.text(&setting::LOG_FILE))?;
+            let sink = BufWriter::with_capacity(TOGETHER, sink);
             let lines = NonBlockingBuilder::default().lossy(true).thread_name("log");
             let (lines, guard) = lines.buffered_lines_limit(WAITING_MAX).finish(sink);
             let dropped = lines.error_counter();
-            (BoxMakeWriter::new(lines), Some(dropped), Some(guard))
+            (BoxMakeWriter::new(lines), file, Some(dropped), Some(guard))
         }
-        Program::Command => (BoxMakeWriter::new(io::stderr), None, None),
+        Program::Command => (BoxMakeWriter::new(io::stderr), None, None, None),
     };
     let layer = if is_json {
         // Not tracing-subscriber's own JSON, which reads and writes a span's fields anew for every line.
@@ -159,30 +159,16 @@ fn lines(config: &Config, program: Program) -> Result<Lines, Failure> {
     Ok(Lines { layer, file, dropped, guard })
 }
 
-/// A log file. Clones are handles on the same.
+/// A log file's handle. The file itself is the writing thread's, so that nobody else waits for a disk.
 #[derive(Debug, Clone)]
-pub(crate) struct LogFile(Arc<Open>);
-
-#[derive(Debug)]
-struct Open {
-    path: PathBuf,
-    file: Mutex<File>,
-}
+pub(crate) struct LogFile(Arc<AtomicBool>);
 
 impl LogFile {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        let file = append(path).map_err(|error| {
-            Failure::new(Exit::Usage, format!("cannot log to {}", path.display())).because(error)
-        })?;
-        Ok(Self(Arc::new(Open { path: path.to_owned(), file: Mutex::new(file) })))
-    }
-
-    /// Goes on in a new file of the same name, after somebody moved the old one away. Keeps the old one when that fails.
+    /// Lets the log go on in a new file of the same name, after somebody moved the old one away. It keeps the old one when that fails.
     pub(crate) fn reopen(&self) {
-        match append(&self.0.path) {
-            Ok(file) => *self.0.file.lock().unwrap_or_else(PoisonError::into_inner) = file,
-            Err(error) => tracing::error!(%error, "the log file cannot be opened anew"),
-        }
+        self.0.store(true, Ordering::Release);
+        // The first line of the new file, for which it is opened.
+        tracing::info!("the log file is opened anew");
     }
 }
 
@@ -192,17 +178,37 @@ fn append(path: &Path) -> io::Result<File> {
 
 /// Where a server's lines go.
 #[derive(Debug)]
-struct Sink(Option<LogFile>);
+enum Sink {
+    Standard,
+    File { path: PathBuf, file: File, is_stale: Arc<AtomicBool> },
+}
+
+impl Sink {
+    fn open(path: Option<&str>) -> Result<(Self, Option<LogFile>), Failure> {
+        let Some(path) = path.map(PathBuf::from) else { return Ok((Self::Standard, None)) };
+        let file = append(&path).map_err(|error| {
+            Failure::new(Exit::Usage, format!("cannot log to {}", path.display())).because(error)
+        })?;
+        let is_stale = Arc::new(AtomicBool::new(false));
+        Ok((Self::File { path, file, is_stale: Arc::clone(&is_stale) }, Some(LogFile(is_stale))))
+    }
+}
 
 impl Write for Sink {
     /// Payments go on when the log's disk is full or its reader has gone. A failure that was returned would be told on standard error, and
     /// where that is gone too, telling panics.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        let _ = match &self.0 {
-            Some(LogFile(open)) => {
-                open.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(lines)
+        let _ = match self {
+            Self::File { path, file, is_stale } => {
+                if is_stale.swap(false, Ordering::Acquire) {
+                    match append(path) {
+                        Ok(new) => *file = new,
+                        Err(error) => tracing::error!(%error, "the log file cannot be opened anew"),
+                    }
+                }
+                file.write_all(lines)
             }
-            None => {
+            Self::Standard => {
                 let mut out = io::stdout().lock();
                 out.write_all(lines).and_then(|()| out.flush())
             }
