@@ -173,11 +173,14 @@ impl PgQueue {
         let is_single = merchant.is_none();
         if table.lane == Lane::Deliveries && is_single && self.takes_from_behind() {
             let behind = self.claim_of(table, max, lease, None, Reach::EachEndpoint).await?;
-            if !behind.claims.is_empty() {
+            let saw_all = behind.looked_at < ENDPOINTS_MAX;
+            if !saw_all {
+                // What it did not come to may be in the head.
+                self.behind.store(0, Ordering::Relaxed);
+            }
+            if saw_all || !behind.claims.is_empty() {
                 return Ok(behind.claims);
             }
-            // There is nothing behind it, so whatever there is is in the head.
-            self.behind.store(0, Ordering::Relaxed);
         }
         let mut claimed = self.claim_of(table, max, lease, merchant.clone(), Reach::Head).await?;
         let (found, looked_at) = (claimed.claims.len(), claimed.looked_at);
@@ -317,7 +320,7 @@ impl Queue for PgQueue {
 
 struct Claimed {
     claims: Vec<Claim>,
-    /// How many due jobs were looked at.
+    /// How many due jobs were looked at; behind the head, how many endpoints.
     looked_at: usize,
 }
 
@@ -607,7 +610,10 @@ fn push_deliveries(
     } else {
         sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
     }
-    sql.push("), looked as (select count(*) as at from head), ");
+    sql.push("), looked as (select ").push(match reach {
+        Reach::Head => "count(*) as at from head), ",
+        Reach::EachEndpoint => "coalesce(max(step), 0)::bigint as at from endpoints), ",
+    });
     sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
     // How many more of an endpoint may be out: of what it says itself, one while it is failing, and none while it is paused. What is out
     // was due for longest, so it is found among the first of the endpoint; to count all of it would be to read every due row.
@@ -727,7 +733,7 @@ fn unavailable(error: StorageError) -> QueueError {
 
 /// How many due deliveries a claim looks at for each that it wants.
 const HEAD: usize = 8;
-/// How many claims that find anything pass the head by, after most of it could not be claimed.
+/// How many claims pass the head by after most of it could not be claimed.
 const BEHIND: u32 = 16;
 /// How many due deliveries are so few that reading all of them is as good as anything.
 const WAITING: usize = 128;
