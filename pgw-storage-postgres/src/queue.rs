@@ -605,7 +605,7 @@ fn push_deliveries(
     sql.push("d.live, d.event, d.endpoint, d.due_at from {schema}.deliveries d where ");
     push_free(sql, of_merchant);
     if reach == Reach::EachEndpoint {
-        sql.push(" and d.merchant = g.merchant and d.live = g.live and d.endpoint = g.endpoint order by d.due_at limit ");
+        push_of_endpoint(sql, "g", has_merchant);
         sql.push_number(PER_ENDPOINT_MAX).push(") x");
     } else {
         sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
@@ -629,12 +629,32 @@ fn push_deliveries(
         ") from (select d.claimed_until from {schema}.deliveries d where d.due_at is not null and d.buried is null and d.due_at <= ",
     );
     sql.push(NOW).push(of_merchant);
-    sql.push(" and d.merchant = r.merchant and d.live = r.live and d.endpoint = r.endpoint order by d.due_at limit ");
+    push_of_endpoint(sql, "r", has_merchant);
     sql.push_number(2 * PER_ENDPOINT_MAX).push(") f) as room from ranked r where r.nth = 1), ");
     sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(
         " from ranked d join rooms r on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint \
          where d.nth <= r.room order by d.due_at limit $2)",
     );
+}
+
+/// Those of an endpoint, what has been due for longest first, up to a limit that follows.
+///
+/// As a range of the index that begins with the endpoint: were it an equation, the order would be that of the time alone, and after an analysis
+/// PostgreSQL may go through everybody's due rows in it to find the endpoint's. A distributed engine needs the equation to know where to look.
+fn push_of_endpoint(sql: &mut Template, of: &'static str, has_merchant: bool) {
+    if has_merchant {
+        sql.push(" and d.merchant = ").push(of).push(".merchant and d.live = ").push(of);
+        sql.push(".live and d.endpoint = ").push(of).push(".endpoint order by d.due_at limit ");
+        return;
+    }
+    let endpoint = |sql: &mut Template| {
+        sql.push(of).push(".merchant, ").push(of).push(".live, ").push(of).push(".endpoint");
+    };
+    sql.push(" and (d.merchant, d.live, d.endpoint) >= (");
+    endpoint(sql);
+    sql.push(") and (d.merchant, d.live, d.endpoint, d.due_at) <= (");
+    endpoint(sql);
+    sql.push(", ").push(NOW).push(") order by d.merchant, d.live, d.endpoint, d.due_at limit ");
 }
 
 /// How many deliveries each endpoint has out.
