@@ -50,7 +50,7 @@ pub struct PgQueue {
     database: Arc<Database>,
     claims: Claims,
     engine: Engine,
-    /// How many claims of deliveries are still to pass the head by.
+    /// How many endpoints claims of deliveries are still to look at before one looks at the head again.
     behind: Arc<AtomicU32>,
 }
 
@@ -156,10 +156,17 @@ impl PgQueue {
         Ok(Claimed { claims, looked_at: usize::try_from(looked_at).unwrap_or(0) })
     }
 
-    /// Whether the head was full of deliveries that could not be claimed a moment ago: it still is, most likely, so it is not looked at.
+    /// Whether most of the head could not be claimed a moment ago: it still cannot, most likely, so it is not looked at.
     fn takes_from_behind(&self) -> bool {
-        let fewer = |left: u32| left.checked_sub(1);
-        self.behind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
+        self.behind.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts the endpoints that a claim behind the head has seen.
+    fn was_behind(&self, endpoints: usize) {
+        let seen = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
+        let fewer = |left: u32| Some(left.saturating_sub(seen));
+        // It never refuses.
+        let _ = self.behind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
     }
 
     /// Claims what has been due for longest; of deliveries, also what is behind those of an endpoint that has enough out.
@@ -174,6 +181,7 @@ impl PgQueue {
         if table.lane == Lane::Deliveries && is_single && self.takes_from_behind() {
             let behind = self.claim_of(table, max, lease, None, Reach::EachEndpoint).await?;
             let saw_all = behind.looked_at < ENDPOINTS_MAX;
+            self.was_behind(behind.looked_at);
             if !saw_all {
                 // What it did not come to may be in the head.
                 self.behind.store(0, Ordering::Relaxed);
@@ -753,8 +761,9 @@ fn unavailable(error: StorageError) -> QueueError {
 
 /// How many due deliveries a claim looks at for each that it wants.
 const HEAD: usize = 8;
-/// How many claims pass the head by after most of it could not be claimed.
-const BEHIND: u32 = 16;
+/// How many endpoints claims look at behind the head, after most of it could not be claimed, before it is looked at again: a look at the head takes
+/// as long as looks at a thousand endpoints or two, and those see everything.
+const BEHIND: u32 = 16_000;
 /// How many due deliveries are so few that reading all of them is as good as anything.
 const WAITING: usize = 128;
 /// How many endpoints a look behind the head visits.
