@@ -104,7 +104,7 @@ impl Drop for Flush {
         // On a thread of its own, for the guard itself may have something to say on standard output.
         let flush = thread::Builder::new().spawn(move || {
             drop(guard);
-            // Whoever waited may have stopped to.
+            // An error means that nobody waits any more.
             let _ = tell.send(());
         });
         if flush.is_ok() {
