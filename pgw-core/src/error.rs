@@ -32,6 +32,10 @@ pub enum Error {
     /// The idempotency key stands for another request.
     #[error("the idempotency key was used for another request; use a new key for a new request")]
     KeyReused,
+    /// What was asked for under the idempotency key was done, and there is nothing left to answer with: its answer is not kept any more, and
+    /// what it was about is gone, or was many objects.
+    #[error("it was done under this idempotency key before, and its answer is not kept any more")]
+    AnswerGone,
     /// Others kept changing the same object. Nothing changed; try again.
     #[error("others kept changing the same {0}; try again")]
     Busy(&'static str),
@@ -81,6 +85,7 @@ impl Error {
             | Self::NotFound(_)
             | Self::Refused(_)
             | Self::KeyReused
+            | Self::AnswerGone
             | Self::NoProcessor(_)
             | Self::NoTransport
             | Self::NoPepper

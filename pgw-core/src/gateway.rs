@@ -7,6 +7,7 @@ mod consents;
 mod endpoints;
 mod erasure_log;
 mod export;
+mod once;
 mod payments;
 mod privacy;
 mod reads;
@@ -45,6 +46,7 @@ pub use access::{ApiKeyFilter, BulkRevocation, NewApiKey, RevokedKeys};
 pub use authenticate::AccessError;
 pub use erasure_log::{ErasureLog, Reapplied};
 pub use export::{Export, ExportFormat};
+pub use once::{Answered, Once};
 pub use payments::is_answered;
 pub(crate) use refusals::Refusals;
 pub use replays::{BulkRetry, Run};
@@ -318,6 +320,16 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// What moved the charge or authorization of a payment on.
+    fn of_first(state: PaymentState, origin: Origin) -> Self {
+        let id = state.payment.id;
+        let operation = state
+            .operations
+            .first()
+            .map_or_else(|| OperationId::from_uuid(id.as_uuid()), |first| first.id);
+        Self { state, operation, answer: None, origin }
+    }
+
     /// The payment.
     #[must_use]
     pub const fn payment(&self) -> &Payment {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::id::{OperationId, PaymentId};
+use crate::access::Network;
+use crate::id::{ConsentId, DeliveryId, EndpointId, KeyId, OperationId, PaymentId};
+use crate::payment::UnknownName;
 use crate::timestamp::Timestamp;
 
 /// A caller's idempotency key: 1–255 visible ASCII characters
@@ -133,13 +135,71 @@ impl Fingerprinter {
     }
 }
 
-/// What a key stands for: the object it made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyTarget {
-    /// The payment.
-    pub payment: PaymentId,
-    /// The operation that was asked for.
-    pub operation: OperationId,
+/// What a key stands for: what the commit that claimed it made or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum KeyTarget {
+    /// An operation that was asked for: the charge or authorization of a new payment, a capture, a cancel, a refund.
+    Operation {
+        /// The payment.
+        payment: PaymentId,
+        /// The operation.
+        operation: OperationId,
+    },
+    /// A payment that was moved on without a new operation.
+    Payment(PaymentId),
+    /// An endpoint.
+    Endpoint(EndpointId),
+    /// A delivery.
+    Delivery(DeliveryId),
+    /// An API key.
+    ApiKey(KeyId),
+    /// A consent.
+    Consent(ConsentId),
+    /// A network of the denylist.
+    Network(Network),
+    /// More than one object, or none: what a filter found.
+    Found,
+}
+
+impl KeyTarget {
+    /// The name of an object, as storage keeps it; `None` for an operation, which is two ids.
+    ///
+    /// ```
+    /// use pgw_core::idempotency::KeyTarget;
+    /// let target: KeyTarget = "10.0.0.0/8".parse().unwrap();
+    /// assert_eq!(target.object().as_deref(), Some("10.0.0.0/8"));
+    /// assert_eq!(KeyTarget::Found.object().as_deref(), Some("found"));
+    /// ```
+    #[must_use]
+    pub fn object(&self) -> Option<String> {
+        match self {
+            Self::Operation { .. } => None,
+            Self::Payment(id) => Some(id.to_string()),
+            Self::Endpoint(id) => Some(id.to_string()),
+            Self::Delivery(id) => Some(id.to_string()),
+            Self::ApiKey(id) => Some(id.to_string()),
+            Self::Consent(id) => Some(id.to_string()),
+            Self::Network(network) => Some(network.to_string()),
+            Self::Found => Some("found".to_owned()),
+        }
+    }
+}
+
+impl std::str::FromStr for KeyTarget {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        let payment = || text.parse().ok().map(Self::Payment);
+        let endpoint = || text.parse().ok().map(Self::Endpoint);
+        let delivery = || text.parse().ok().map(Self::Delivery);
+        let key = || text.parse().ok().map(Self::ApiKey);
+        let consent = || text.parse().ok().map(Self::Consent);
+        let network = || text.parse().ok().map(Self::Network);
+        let found = || (text == "found").then_some(Self::Found);
+        let id = payment().or_else(endpoint).or_else(delivery).or_else(key).or_else(consent);
+        id.or_else(network).or_else(found).ok_or(UnknownName)
+    }
 }
 
 /// A claim on a key: guard and write at once. Exactly one commit per key succeeds with it, for ever.
@@ -149,7 +209,7 @@ pub struct KeyClaim {
     pub key: IdempotencyKey,
     /// What was asked.
     pub fingerprint: Fingerprint,
-    /// The object that the commit makes.
+    /// What the commit makes or changes.
     pub target: KeyTarget,
     /// The answer, when it is known at once.
     pub answer: Option<StoredAnswer>,
@@ -169,7 +229,7 @@ pub struct KeyRecord {
 pub struct StoredAnswer {
     /// The HTTP status.
     pub status: u16,
-    /// The body's bytes, JSON. May share memory with an event's body.
+    /// The body's bytes: JSON, or an envelope of it where it tells a secret. May share memory with an event's body.
     pub body: Bytes,
 }
 

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use pgw_core::gateway::{Answered, Origin};
 use pgw_core::idempotency::StoredAnswer;
 use pgw_core::page::Page;
 
@@ -48,9 +49,23 @@ impl Answer {
 
     /// The bytes that were kept for a key.
     pub(crate) fn stored(answer: StoredAnswer) -> Self {
-        // Plans store 200 and 201; anything else would be a foreign backend's doing, and is still an answer.
+        // Plans and verbs store 200 to 202; anything else would be a foreign backend's doing, and is still an answer.
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
         Self::json(status, answer.body)
+    }
+
+    /// What a verb came to that may have been asked for before.
+    pub(crate) fn once<T>(answered: Answered<T>) -> Self {
+        let origin = answered.origin();
+        Self::stored(answered.answer).by(origin)
+    }
+
+    /// With the header that says so when an earlier request did it.
+    pub(crate) fn by(self, origin: Origin) -> Self {
+        match origin {
+            Origin::First => self,
+            Origin::Replayed => self.with(IDEMPOTENT_REPLAYED, "true"),
+        }
     }
 
     /// A page of rendered rows.
@@ -87,3 +102,6 @@ impl Answer {
         response
     }
 }
+
+/// Says that an earlier request with the same key did it.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

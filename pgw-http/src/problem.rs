@@ -257,6 +257,10 @@ impl From<Error> for Problem {
                 let detail = "The idempotency key was used for another request; use a new one.";
                 Self::new(ProblemKind::KeyReused, detail)
             }
+            Error::AnswerGone => {
+                let detail = "It was done under this idempotency key before; its answer is not kept any more.";
+                Self::new(ProblemKind::Conflict, detail)
+            }
             Error::Busy(_) => busy(),
             Error::NoProcessor(mode) => {
                 let detail = format!("There is no processor for {mode} mode.");

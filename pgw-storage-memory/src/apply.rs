@@ -6,7 +6,7 @@ use pgw_core::access::{ApiKey, AuditObject, AuditRow};
 use pgw_core::changes::{Changes, Write};
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId};
-use pgw_core::idempotency::{IdempotencyKey, KeyClaim, StoredAnswer};
+use pgw_core::idempotency::{IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use pgw_core::payment::{Conflict, Operation, OperationKind, Payment};
 use pgw_core::queue::Job;
 use pgw_core::scope::Scope;
@@ -419,11 +419,15 @@ impl Tables {
     fn put_claim(&mut self, run: &Run, claim: KeyClaim) {
         let row = self.intern_key(run.scope, claim.key);
         let answer = claim.answer.map(|answer| self.answer_row(run, answer));
-        let payment = self.find_payment(run.scope, claim.target.payment);
-        let operation = self.find_operation(run.scope, claim.target.operation);
-        let target = match (payment, operation) {
-            (Some(payment), Some(operation)) => Target::Rows { payment, operation },
-            _ => Target::Other(Box::new(claim.target)),
+        let rows = match claim.target {
+            KeyTarget::Operation { payment, operation } => {
+                self.find_payment(run.scope, payment).zip(self.find_operation(run.scope, operation))
+            }
+            _ => None,
+        };
+        let target = match rows {
+            Some((payment, operation)) => Target::Rows { payment, operation },
+            None => Target::Other(Box::new(claim.target)),
         };
         self.keys[at(row)].claim = Some(ClaimRow {
             fingerprint: claim.fingerprint,

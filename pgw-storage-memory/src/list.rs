@@ -3,6 +3,7 @@
 use pgw_core::access::{ApiKey, AuditRow, AuditSeal, AuditTail, LoggedRow};
 use pgw_core::event::EventType;
 use pgw_core::id::{EndpointId, KeyId, PaymentId};
+use pgw_core::idempotency::KeyTarget;
 use pgw_core::page::{Cursor, Page, PageFrom, PageRequest};
 use pgw_core::payment::{Operation, OperationKind, Payment};
 use pgw_core::scope::{MerchantId, Scope};
@@ -159,9 +160,10 @@ impl Tables {
                 let mut one = Timeline::default();
                 let target = self.claim(number, key).map(|claim| self.target(&claim.target));
                 let made = target.and_then(|target| {
-                    let row = self.find_payment(number, target.payment)?;
+                    let KeyTarget::Operation { payment, operation } = target else { return None };
+                    let row = self.find_payment(number, payment)?;
                     let first = self.payments[at(row)].operations.first;
-                    let is_maker = self.operations.get(at(first))?.id == target.operation;
+                    let is_maker = self.operations.get(at(first))?.id == operation;
                     is_maker.then_some(row)
                 });
                 if let Some(row) = made {

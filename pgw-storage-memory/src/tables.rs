@@ -251,7 +251,7 @@ impl Tables {
 
     pub(crate) fn target(&self, target: &Target) -> KeyTarget {
         match target {
-            Target::Rows { payment, operation } => KeyTarget {
+            Target::Rows { payment, operation } => KeyTarget::Operation {
                 payment: self.payments[at(*payment)].id,
                 operation: self.operations[at(*operation)].id,
             },

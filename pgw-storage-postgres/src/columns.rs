@@ -296,7 +296,7 @@ pub(crate) fn event(from: &mut Columns<'_>, scope: &Scope) -> Read<Event> {
 macro_rules! key_columns {
     () => {
         concat!(
-            "k.key, k.fingerprint, k.payment, k.operation, k.answer_status, k.answer_body, k.created_at, ",
+            "k.key, k.fingerprint, k.payment, k.operation, k.object, k.answer_status, k.answer_body, k.created_at, ",
             $crate::redact::mark!("k", "k.payment")
         )
     };
@@ -306,10 +306,13 @@ pub(crate) use key_columns;
 pub(crate) fn key_record(from: &mut Columns<'_>) -> Read<KeyRecord> {
     let key = from.text(idempotency_key)?;
     let fingerprint = Fingerprint(from.next::<&[u8]>()?.try_into()?);
-    let target = KeyTarget {
-        payment: PaymentId::from_uuid(from.next()?),
-        operation: OperationId::from_uuid(from.next()?),
-    };
+    let ids = from.next::<Option<Uuid>>()?.zip(from.next::<Option<Uuid>>()?);
+    let object = from.maybe(|text| text.parse().ok())?;
+    let operation = ids.map(|(payment, operation)| KeyTarget::Operation {
+        payment: PaymentId::from_uuid(payment),
+        operation: OperationId::from_uuid(operation),
+    });
+    let target = operation.or(object).ok_or("a key that stands for nothing")?;
     let (status, body) = (from.next::<Option<i16>>()?, from.next::<Option<&[u8]>>()?);
     let mut answer = match (status, body) {
         (Some(status), Some(body)) => Some(StoredAnswer {

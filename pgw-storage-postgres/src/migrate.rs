@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "access", sql: include_str!("../migrations/0002_access.sql") },
     Migration { version: 3, name: "audit", sql: include_str!("../migrations/0003_audit.sql") },
     Migration { version: 4, name: "privacy", sql: include_str!("../migrations/0004_privacy.sql") },
+    Migration { version: 5, name: "keys", sql: include_str!("../migrations/0005_keys.sql") },
 ];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");

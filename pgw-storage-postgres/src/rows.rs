@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pgw_core::access::{ApiKey, AuditChange, AuditOutcome, AuditRow};
 use pgw_core::event::Event;
-use pgw_core::idempotency::{IdempotencyKey, KeyClaim, StoredAnswer};
+use pgw_core::idempotency::{IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use pgw_core::payment::{
     CaptureMethod, Cause, Conflict, Failure, Finality, NextAction, Operation, Payment, Reference,
 };
@@ -148,8 +148,9 @@ row!(
     ClaimRow {
         key: &'a str = "text",
         fingerprint: &'a [u8] = "bytea",
-        payment: Uuid = "uuid",
-        operation: Uuid = "uuid",
+        payment: Option<Uuid> = "uuid",
+        operation: Option<Uuid> = "uuid",
+        object: Option<String> = "text",
         answer_status: Option<i16> = "smallint",
         answer_body: Option<&'a [u8]> = "bytea",
     }
@@ -439,13 +440,18 @@ impl<'a> EventRow<'a> {
 impl<'a> ClaimRow<'a> {
     pub(crate) fn new(scope: &'a Scope, claim: &'a KeyClaim) -> Made<Self> {
         let answer = claim.answer.as_ref();
+        let (payment, operation) = match claim.target {
+            KeyTarget::Operation { payment, operation } => (Some(payment), Some(operation)),
+            _ => (None, None),
+        };
         Ok(Self {
             merchant: scope.merchant.as_str(),
             live: is_live(scope.mode),
             key: claim.key.as_str(),
             fingerprint: &claim.fingerprint.0,
-            payment: claim.target.payment.as_uuid(),
-            operation: claim.target.operation.as_uuid(),
+            payment: payment.map(|id| id.as_uuid()),
+            operation: operation.map(|id| id.as_uuid()),
+            object: claim.target.object(),
             answer_status: answer.map(status).transpose()?,
             answer_body: answer.map(|answer| &*answer.body),
         })

@@ -14,6 +14,7 @@ use crate::text::{Description, Reason};
 use crate::timestamp::Timestamp;
 use crate::webhook::plan::audit;
 
+use super::once::{Asked, reply, surely};
 use super::{Announce, Bound, CONFLICT_TRIES, Commit};
 
 /// An API key to be made, in the caller's scope.
@@ -80,11 +81,20 @@ impl BulkRevocation {
 }
 
 impl Bound<'_> {
-    /// Creates an API key. The secret is returned this once and kept nowhere.
+    /// Creates an API key. The secret is returned this once and kept nowhere ([`Once`](super::Once) keeps its answer for a while, in an envelope).
     ///
     /// # Errors
     /// [`Error::Frozen`], [`Error::Storage`].
     pub async fn create_api_key(&self, new: NewApiKey) -> Result<(ApiKey, Secret), Error> {
+        let asked = Asked::plainly(&reply::API_KEY_MADE);
+        self.create_api_key_as(new, &asked).await.map(surely)
+    }
+
+    pub(super) async fn create_api_key_as(
+        &self,
+        new: NewApiKey,
+        asked: &Asked<'_, (ApiKey, Secret)>,
+    ) -> Result<Option<(ApiKey, Secret)>, Error> {
         let parts = &self.gateway.parts;
         let text = ApiKeyText::mint(&parts.env, self.scope().mode);
         let (changes, key) = self.plan(|stamp| {
@@ -109,8 +119,13 @@ impl Bound<'_> {
                 .write(Write::Audit(Box::new(row)));
             (changes, key)
         });
-        self.commit(changes).await?;
-        Ok((key, text.secret().clone()))
+        let made = (key, text.secret().clone());
+        let changes = self.under(asked, changes, &made)?;
+        Ok(match self.commit(changes).await? {
+            Commit::Known { .. } => None,
+            // The id is new and random: a conflict can only be an earlier try of this very commit.
+            Commit::Applied | Commit::Conflict(_) => Some(made),
+        })
     }
 
     /// An API key of the caller's scope, a revoked one too.

@@ -2,9 +2,11 @@
 
 use crate::error::Error;
 use crate::id::ConsentId;
+use crate::page::PageRequest;
 use crate::privacy::{Consent, ConsentHolder, NewConsent, plan};
 use crate::text::{CustomerId, Purpose};
 
+use super::once::{Asked, reply, surely};
 use super::{Bound, CONFLICT_TRIES, Commit};
 
 impl Bound<'_> {
@@ -19,6 +21,16 @@ impl Bound<'_> {
         customer: &CustomerId,
         new: NewConsent,
     ) -> Result<Consent, Error> {
+        let asked = Asked::plainly(&reply::CONSENT_GIVEN);
+        self.give_consent_as(customer, new, &asked).await.map(surely)
+    }
+
+    pub(super) async fn give_consent_as(
+        &self,
+        customer: &CustomerId,
+        new: NewConsent,
+        asked: &Asked<'_, Consent>,
+    ) -> Result<Option<Consent>, Error> {
         customer.check_new()?;
         let now = self.gateway.parts.env.now();
         if new.given_at.is_some_and(|at| at > now) {
@@ -33,7 +45,7 @@ impl Bound<'_> {
                 |consent: &&Consent| consent.purpose == new.purpose && consent.terms == new.terms;
             let same = || held.iter().filter(is_same);
             if let Some(given) = same().find(|consent| consent.withdrawn_at.is_none()) {
-                return Ok(given.clone());
+                return self.conclude(asked, given.clone()).await;
             }
             if held.len() >= Consent::PER_CUSTOMER_MAX {
                 let message =
@@ -44,11 +56,35 @@ impl Bound<'_> {
             let id = Consent::id_of(digest, erasures, &new.purpose, &new.terms, before);
             let (changes, consent) = self.plan(|stamp| plan::give(id, digest, new.clone(), stamp));
             // Taken, it was given just now, by somebody else or by a try of this call that got no answer: the next look finds it.
-            if let Commit::Applied | Commit::Known { .. } = self.commit(changes).await? {
-                return Ok(consent);
+            match self.commit(self.under(asked, changes, &consent)?).await? {
+                Commit::Applied => return Ok(Some(consent)),
+                Commit::Known { .. } => return Ok(None),
+                Commit::Conflict(_) => {}
             }
         }
         Err(Error::Busy("consent"))
+    }
+
+    /// A consent that is or was this customer's.
+    pub(super) async fn consent_of(
+        &self,
+        customer: &CustomerId,
+        id: ConsentId,
+    ) -> Result<Option<Consent>, Error> {
+        let is_it = |consent: &Consent| consent.id == id;
+        if let Some(held) = self.consents(customer).await?.into_iter().find(is_it) {
+            return Ok(Some(held));
+        }
+        let page = PageRequest::first(PageRequest::LIMIT_MAX);
+        for erased in self.erasures(Some(customer), page).await?.data {
+            let holder = ConsentHolder::Erased(erased.erasure.id);
+            let limit = Consent::PER_CUSTOMER_MAX;
+            let held = self.storage.consents(self.scope(), holder, limit).await?;
+            if let Some(held) = held.into_iter().find(is_it) {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
     }
 
     /// Every consent of a customer, oldest first, withdrawn ones too.

@@ -15,6 +15,7 @@ use crate::webhook::{
     EventFilter,
 };
 
+use super::once::{Asked, reply, surely};
 use super::{Bound, CONFLICT_TRIES, Certainty, Commit, Webhooks};
 
 impl Bound<'_> {
@@ -48,6 +49,15 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::AddressDenied`], [`Error::Invalid`], [`Error::NoTransport`], [`Error::Sealing`], [`Error::Storage`].
     pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<EndpointWithSecret, Error> {
+        let asked = Asked::plainly(&reply::ENDPOINT_MADE);
+        self.create_endpoint_as(new, &asked).await.map(surely)
+    }
+
+    pub(super) async fn create_endpoint_as(
+        &self,
+        new: NewEndpoint,
+        asked: &Asked<'_, EndpointWithSecret>,
+    ) -> Result<Option<EndpointWithSecret>, Error> {
         let webhooks = self.webhooks(&new.url)?;
         check_filters(&new.filters)?;
         check_options(&new.options)?;
@@ -71,9 +81,13 @@ impl Bound<'_> {
         let headers = headers.map_err(Error::Sealing)?;
         let (changes, endpoint) =
             self.plan(|stamp| plan::create_endpoint(id, new, sealed, headers, stamp));
-        // The id is new and random: a conflict can only be an earlier try of this very commit.
-        self.commit(changes).await?;
-        Ok(EndpointWithSecret { endpoint, secret })
+        let made = EndpointWithSecret { endpoint, secret };
+        let changes = self.under(asked, changes, &made)?;
+        Ok(match self.commit(changes).await? {
+            Commit::Known { .. } => None,
+            // The id is new and random: a conflict can only be an earlier try of this very commit.
+            Commit::Applied | Commit::Conflict(_) => Some(made),
+        })
     }
 
     /// An endpoint.
@@ -103,6 +117,16 @@ impl Bound<'_> {
         id: EndpointId,
         update: EndpointUpdate,
     ) -> Result<Endpoint, Error> {
+        let asked = Asked::plainly(&reply::ENDPOINT_CHANGED);
+        self.update_endpoint_as(id, update, &asked).await.map(surely)
+    }
+
+    pub(super) async fn update_endpoint_as(
+        &self,
+        id: EndpointId,
+        update: EndpointUpdate,
+        asked: &Asked<'_, Endpoint>,
+    ) -> Result<Option<Endpoint>, Error> {
         if let Some(url) = &update.url {
             self.webhooks(url)?;
         }
@@ -121,8 +145,9 @@ impl Bound<'_> {
             let (update, headers) = (update.clone(), headers.clone());
             let (changes, next) =
                 self.plan(|stamp| plan::update_endpoint(&endpoint, update, headers, stamp));
-            match self.commit(changes).await? {
-                Commit::Applied | Commit::Known { .. } => return Ok(next),
+            match self.commit(self.under(asked, changes, &next)?).await? {
+                Commit::Applied => return Ok(Some(next)),
+                Commit::Known { .. } => return Ok(None),
                 // Applying the same update once more is harmless.
                 Commit::Conflict(_) => {}
             }
@@ -133,7 +158,7 @@ impl Bound<'_> {
     /// Gives an endpoint a new secret, which the answer holds: show it to its owner now, no other verb tells it. For `overlap` from
     /// now webhooks are signed with the old one too (in the `seed` profile, which has room for one signature, with the old one
     /// only); zero ends the old one at once. A secret from a rotation before ends at once in any case, so do not repeat this
-    /// blindly when the answer was lost.
+    /// blindly when the answer was lost: [under a key](super::Once::rotate_secret) it can be repeated.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the overlap is longer than [`Endpoint::OVERLAP_MAX`], [`Error::NotFound`],
@@ -143,6 +168,16 @@ impl Bound<'_> {
         id: EndpointId,
         overlap: Duration,
     ) -> Result<EndpointWithSecret, Error> {
+        let asked = Asked::plainly(&reply::SECRET_ROTATED);
+        self.rotate_secret_as(id, overlap, &asked).await.map(surely)
+    }
+
+    pub(super) async fn rotate_secret_as(
+        &self,
+        id: EndpointId,
+        overlap: Duration,
+        asked: &Asked<'_, EndpointWithSecret>,
+    ) -> Result<Option<EndpointWithSecret>, Error> {
         if overlap > Endpoint::OVERLAP_MAX {
             return Err(Error::Invalid {
                 field: "expires_in",
@@ -158,7 +193,7 @@ impl Bound<'_> {
             let endpoint = self.endpoint(id).await?.ok_or(Error::NotFound("endpoint"))?;
             // An earlier try was applied after all. Rotating once more would end the secret that receivers know.
             if sealed.as_ref() == Some(&endpoint.secret) {
-                return Ok(EndpointWithSecret { endpoint, secret });
+                return Ok(Some(EndpointWithSecret { endpoint, secret }));
             }
             let generation = endpoint.generation.saturating_add(1);
             let next = webhooks.vault.seal(self.scope(), id, generation, &secret);
@@ -166,10 +201,10 @@ impl Bound<'_> {
             sealed = Some(next.clone());
             let (changes, endpoint) =
                 self.plan(|stamp| plan::rotate_secret(&endpoint, next, overlap, stamp));
-            match self.commit(changes).await? {
-                Commit::Applied | Commit::Known { .. } => {
-                    return Ok(EndpointWithSecret { endpoint, secret });
-                }
+            let rotated = EndpointWithSecret { endpoint, secret: secret.clone() };
+            match self.commit(self.under(asked, changes, &rotated)?).await? {
+                Commit::Applied => return Ok(Some(rotated)),
+                Commit::Known { .. } => return Ok(None),
                 Commit::Conflict(_) => {}
             }
         }
@@ -182,21 +217,31 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::NotFound`], [`Error::EndpointDisabled`], [`Error::Busy`], [`Error::Storage`].
     pub async fn test_endpoint(&self, id: EndpointId) -> Result<Delivery, Error> {
+        let asked = Asked::plainly(&reply::DELIVERY_STARTED);
+        self.test_endpoint_as(id, &asked).await.map(surely)
+    }
+
+    pub(super) async fn test_endpoint_as(
+        &self,
+        id: EndpointId,
+        asked: &Asked<'_, Delivery>,
+    ) -> Result<Option<Delivery>, Error> {
         // The test whose commit may have been applied although its answer was lost.
         let mut doubtful = None;
         for _ in 0..CONFLICT_TRIES {
             if let Some(sent) = doubtful.take()
                 && let Some(work) = self.delivery(sent).await?
             {
-                return Ok(work.delivery);
+                return Ok(Some(work.delivery));
             }
             let endpoint = self.endpoint(id).await?.ok_or(Error::NotFound("endpoint"))?;
             if endpoint.status != EndpointStatus::Enabled {
                 return Err(Error::EndpointDisabled);
             }
             let (changes, delivery) = self.plan(|stamp| plan::test_endpoint(&endpoint, stamp));
-            match self.commit(changes).await? {
-                Commit::Applied | Commit::Known { .. } => return Ok(delivery),
+            match self.commit(self.under(asked, changes, &delivery)?).await? {
+                Commit::Applied => return Ok(Some(delivery)),
+                Commit::Known { .. } => return Ok(None),
                 Commit::Conflict(Certainty::Sure) => {}
                 Commit::Conflict(Certainty::MaybeOurs) => doubtful = Some(delivery.id),
             }

@@ -16,6 +16,7 @@ use crate::processor::{News, Notification, RawNotification};
 use crate::text::CustomerId;
 use crate::worker::{AFTER_AN_ANSWER, Gate};
 
+use super::once::{Asked, reply, surely};
 use super::{Bound, CONFLICT_TRIES, Certainty, Commit, Gateway, Origin, Receipt};
 
 impl Bound<'_> {
@@ -41,7 +42,7 @@ impl Bound<'_> {
             self.plan(|stamp| plan::create(new, gate.processor().name(), stamp))?;
         let answer = changes.claim.as_ref().and_then(|claim| claim.answer.clone());
         match self.commit(changes).await? {
-            Commit::Known { target, answer } if target.operation != operation => {
+            Commit::Known { target, answer } if !is_of(target, operation) => {
                 self.replay(target, answer).await
             }
             // A conflict, too, is our own doing: the id is new and random, so only an earlier try of this very commit
@@ -93,22 +94,23 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::Refused`], [`Error::NotFound`], [`Error::Busy`], [`Error::Storage`].
     pub async fn confirm_payment(&self, id: PaymentId) -> Result<Receipt, Error> {
-        self.revise(id, |state, stamp| {
+        let asked = Asked::plainly(&reply::PAYMENT_MOVED);
+        let state = surely(self.confirm_payment_as(id, &asked).await?);
+        Ok(Receipt::of_first(state, Origin::First))
+    }
+
+    pub(super) async fn confirm_payment_as(
+        &self,
+        id: PaymentId,
+        asked: &Asked<'_, PaymentState>,
+    ) -> Result<Option<PaymentState>, Error> {
+        self.revise_as(id, asked, |state, stamp| {
             let confirmed = state.operations.first().is_some_and(|first| {
                 first.confirmed && first.state != OperationState::RequiresAction
             });
             if confirmed { Ok(None) } else { plan::confirm(state, stamp).map(Some) }
         })
         .await
-        .map(|state| Receipt {
-            operation: state
-                .operations
-                .first()
-                .map_or_else(|| OperationId::from_uuid(id.as_uuid()), |first| first.id),
-            state,
-            answer: None,
-            origin: Origin::First,
-        })
     }
 
     /// Settles an operation that needs review, or dismisses a conflict, with what a person found out.
@@ -116,9 +118,21 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::Refused`], [`Error::NotFound`], [`Error::Busy`], [`Error::Storage`].
     pub async fn resolve(&self, id: PaymentId, command: Resolve) -> Result<PaymentState, Error> {
+        let asked = Asked::plainly(&reply::PAYMENT_MOVED);
+        self.resolve_as(id, command, &asked).await.map(surely)
+    }
+
+    pub(super) async fn resolve_as(
+        &self,
+        id: PaymentId,
+        command: Resolve,
+        asked: &Asked<'_, PaymentState>,
+    ) -> Result<Option<PaymentState>, Error> {
         let conflicts = self.storage.conflicts(self.scope(), id).await?;
-        self.revise(id, |state, stamp| plan::resolve(state, &command, &conflicts, stamp).map(Some))
-            .await
+        self.revise_as(id, asked, |state, stamp| {
+            plan::resolve(state, &command, &conflicts, stamp).map(Some)
+        })
+        .await
     }
 
     /// Gives up a payment whose time ran out; `false` when it no longer waits.
@@ -209,7 +223,7 @@ impl Bound<'_> {
             let Plan { changes, state, operation } = self.plan(|stamp| plan(&state, stamp))?;
             let answer = changes.claim.as_ref().and_then(|claim| claim.answer.clone());
             match self.commit(changes).await? {
-                Commit::Known { target, answer } if target.operation != operation => {
+                Commit::Known { target, answer } if !is_of(target, operation) => {
                     return self.replay(target, answer).await;
                 }
                 Commit::Applied | Commit::Known { .. } => {
@@ -226,18 +240,32 @@ impl Bound<'_> {
     pub(crate) async fn revise(
         &self,
         id: PaymentId,
-        mut plan: impl FnMut(&PaymentState, &mut Stamp<'_>) -> Result<Option<Plan>, PlanError> + Send,
+        plan: impl FnMut(&PaymentState, &mut Stamp<'_>) -> Result<Option<Plan>, PlanError> + Send,
     ) -> Result<PaymentState, Error> {
+        self.revise_as(id, &Asked::plainly(&reply::PAYMENT_MOVED), plan).await.map(surely)
+    }
+
+    /// Does so under a key; `None` when it was claimed before.
+    async fn revise_as(
+        &self,
+        id: PaymentId,
+        asked: &Asked<'_, PaymentState>,
+        mut plan: impl FnMut(&PaymentState, &mut Stamp<'_>) -> Result<Option<Plan>, PlanError> + Send,
+    ) -> Result<Option<PaymentState>, Error> {
         let mut tried: Option<PaymentState> = None;
         for _ in 0..CONFLICT_TRIES {
             let state = self.load(id).await?;
             if tried.as_ref() == Some(&state) {
                 // The try that got no answer was applied, and nothing has happened since.
-                return Ok(state);
+                return Ok(Some(state));
             }
-            let Some(plan) = self.plan(|stamp| plan(&state, stamp))? else { return Ok(state) };
-            match self.commit(plan.changes).await? {
-                Commit::Applied | Commit::Known { .. } => return Ok(plan.state),
+            let Some(plan) = self.plan(|stamp| plan(&state, stamp))? else {
+                return self.conclude(asked, state).await;
+            };
+            let changes = self.under(asked, plan.changes, &plan.state)?;
+            match self.commit(changes).await? {
+                Commit::Applied => return Ok(Some(plan.state)),
+                Commit::Known { .. } => return Ok(None),
                 Commit::Conflict(Certainty::MaybeOurs) => tried = Some(plan.state),
                 Commit::Conflict(Certainty::Sure) => tried = None,
             }
@@ -250,13 +278,21 @@ impl Bound<'_> {
         target: KeyTarget,
         answer: Option<StoredAnswer>,
     ) -> Result<Receipt, Error> {
-        let state = self.load(target.payment).await?;
-        Ok(Receipt { state, operation: target.operation, answer, origin: Origin::Replayed })
+        // What is not an operation was asked for by another verb, so its fingerprint is another.
+        let KeyTarget::Operation { payment, operation } = target else {
+            return Err(Error::KeyReused);
+        };
+        let state = self.load(payment).await?;
+        Ok(Receipt { state, operation, answer, origin: Origin::Replayed })
     }
 
     async fn load(&self, id: PaymentId) -> Result<PaymentState, Error> {
         self.storage.payment(self.scope(), id).await?.ok_or(Error::NotFound("payment"))
     }
+}
+
+fn is_of(target: KeyTarget, asked: OperationId) -> bool {
+    matches!(target, KeyTarget::Operation { operation, .. } if operation == asked)
 }
 
 impl Gateway {

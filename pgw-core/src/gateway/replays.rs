@@ -8,6 +8,7 @@ use crate::timestamp::Timestamp;
 use crate::webhook::delivery::DeliveryStatus;
 use crate::webhook::{Delivery, DeliveryState, plan};
 
+use super::once::{Asked, reply, surely};
 use super::{Bound, CONFLICT_TRIES, Commit};
 
 /// Whether a bulk verb does it or only counts. The two values are all there are.
@@ -45,9 +46,20 @@ impl Bound<'_> {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Busy`], [`Error::Storage`].
     pub async fn retry_delivery(&self, id: DeliveryId) -> Result<Delivery, Error> {
-        let (Replay::Started(delivery) | Replay::Left(delivery)) =
-            self.replay_one(id, None).await?;
-        Ok(delivery)
+        let asked = Asked::plainly(&reply::DELIVERY_STARTED);
+        self.retry_delivery_as(id, &asked).await.map(surely)
+    }
+
+    pub(super) async fn retry_delivery_as(
+        &self,
+        id: DeliveryId,
+        asked: &Asked<'_, Delivery>,
+    ) -> Result<Option<Delivery>, Error> {
+        match self.replay_one(id, None, asked).await? {
+            Replay::Started(delivery) => Ok(Some(delivery)),
+            Replay::Left(delivery) => self.conclude(asked, delivery).await,
+            Replay::Known => Ok(None),
+        }
     }
 
     /// Does [`retry_delivery`](Self::retry_delivery) for every delivery that the filter finds, newest first, at most
@@ -118,12 +130,13 @@ impl Bound<'_> {
         if let Commit::Applied | Commit::Known { .. } = self.commit(changes).await? {
             return Ok(resting.len());
         }
+        let plainly = Asked::plainly(&reply::DELIVERY_STARTED);
         let mut started = 0;
         for delivery in resting {
-            match self.replay_one(delivery.id, status).await {
+            match self.replay_one(delivery.id, status, &plainly).await {
                 Ok(Replay::Started(_)) => started += 1,
                 // It was changed meanwhile: whoever did that is at it.
-                Ok(Replay::Left(_)) | Err(Error::Busy(_)) => {}
+                Ok(Replay::Left(_) | Replay::Known) | Err(Error::Busy(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -135,6 +148,7 @@ impl Bound<'_> {
         &self,
         id: DeliveryId,
         status: Option<DeliveryStatus>,
+        asked: &Asked<'_, Delivery>,
     ) -> Result<Replay, Error> {
         for _ in 0..CONFLICT_TRIES {
             let delivery = self.delivery(id).await?.ok_or(Error::NotFound("delivery"))?.delivery;
@@ -142,8 +156,9 @@ impl Bound<'_> {
                 return Ok(Replay::Left(delivery));
             }
             let (changes, delivery) = self.plan(|stamp| plan::retry(&delivery, stamp));
-            match self.commit(changes).await? {
-                Commit::Applied | Commit::Known { .. } => return Ok(Replay::Started(delivery)),
+            match self.commit(self.under(asked, changes, &delivery)?).await? {
+                Commit::Applied => return Ok(Replay::Started(delivery)),
+                Commit::Known { .. } => return Ok(Replay::Known),
                 Commit::Conflict(_) => {}
             }
         }
@@ -156,6 +171,8 @@ impl Bound<'_> {
 enum Replay {
     Started(Delivery),
     Left(Delivery),
+    /// Its key was claimed before.
+    Known,
 }
 
 /// Whether its round of attempts has yet to begin: there is nothing to start.

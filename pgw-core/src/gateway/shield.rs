@@ -14,6 +14,7 @@ use crate::storage::StorageError;
 use crate::text::Reason;
 use crate::webhook::plan::audit;
 
+use super::once::{Asked, reply, surely};
 use super::{Announce, Bound, CONFLICT_TRIES, Commit, Gateway};
 
 /// A network to be denied.
@@ -129,6 +130,15 @@ impl Bound<'_> {
     /// [`Error::Invalid`] for a network that holds the caller's own address; [`Error::Busy`]; [`Error::Storage`], with
     /// [`StorageError::Full`] when the list has [`Shield::NETWORKS_MAX`] entries.
     pub async fn deny_network(&self, new: NewDeniedNetwork) -> Result<DeniedNetwork, Error> {
+        let asked = Asked::plainly(&reply::NETWORK_DENIED);
+        self.deny_network_as(new, &asked).await.map(surely)
+    }
+
+    pub(super) async fn deny_network_as(
+        &self,
+        new: NewDeniedNetwork,
+        asked: &Asked<'_, DeniedNetwork>,
+    ) -> Result<Option<DeniedNetwork>, Error> {
         if self.caller.origin.is_some_and(|origin| new.network.contains(origin)) {
             return Err(Error::Invalid {
                 field: "network",
@@ -138,7 +148,7 @@ impl Bound<'_> {
         }
         // What an earlier try of this call may have committed.
         let mut tried = None;
-        let denied = self.change_shield(|shield, stamp| {
+        let denied = self.change_shield_as(Some(asked), |shield, stamp| {
             if let Some(entry) = tried.take().filter(|entry| shield.denied.contains(entry)) {
                 return Ok(Change::None(entry));
             }
@@ -218,11 +228,28 @@ impl Bound<'_> {
         Ok(self.storage.shield(None).await?.unwrap_or_default())
     }
 
-    /// Plans a change of the shield and commits it, again while others are faster.
-    async fn change_shield<T>(
+    /// A network that is on the denylist.
+    pub(super) async fn denied_network(
         &self,
-        mut plan: impl FnMut(&Shield, &mut Stamp<'_>) -> Result<Change<T>, Error>,
+        network: Network,
+    ) -> Result<Option<DeniedNetwork>, Error> {
+        let now = self.gateway.parts.env.now();
+        Ok(self.shield_now().await?.entry(network, now).cloned())
+    }
+
+    async fn change_shield<T: Sync + 'static>(
+        &self,
+        plan: impl FnMut(&Shield, &mut Stamp<'_>) -> Result<Change<T>, Error>,
     ) -> Result<T, Error> {
+        self.change_shield_as(None, plan).await.map(surely)
+    }
+
+    /// Plans a change of the shield and commits it, again while others are faster; `None` when its key was claimed before.
+    async fn change_shield_as<T: Sync + 'static>(
+        &self,
+        asked: Option<&Asked<'_, T>>,
+        mut plan: impl FnMut(&Shield, &mut Stamp<'_>) -> Result<Change<T>, Error>,
+    ) -> Result<Option<T>, Error> {
         for _ in 0..CONFLICT_TRIES {
             let shield = self.shield_now().await?;
             let planned = self.plan(|stamp| -> Result<_, Error> {
@@ -239,16 +266,24 @@ impl Bound<'_> {
                     .write(Write::Audit(Box::new(row)));
                 Ok(Ok((changes, next, answer)))
             });
-            let (changes, next, answer) = match planned? {
-                Ok(planned) => planned,
-                Err(answer) => return Ok(answer),
+            let (mut changes, next, answer) = match (planned?, asked) {
+                (Ok(planned), _) => planned,
+                (Err(answer), Some(asked)) => return self.conclude(asked, answer).await,
+                (Err(answer), None) => return Ok(Some(answer)),
             };
-            if let Commit::Applied = self.commit_even_if_frozen(changes).await? {
-                // In the host's own transaction nothing has changed yet; the hint goes out with the host's commit.
-                if self.announce == Announce::Now {
-                    self.gateway.parts.access.changed_shield(next);
+            if let Some(asked) = asked {
+                changes = self.under(asked, changes, &answer)?;
+            }
+            match self.commit_even_if_frozen(changes).await? {
+                Commit::Applied => {
+                    // In the host's own transaction nothing has changed yet; the hint goes out with the host's commit.
+                    if self.announce == Announce::Now {
+                        self.gateway.parts.access.changed_shield(next);
+                    }
+                    return Ok(Some(answer));
                 }
-                return Ok(answer);
+                Commit::Known { .. } => return Ok(None),
+                Commit::Conflict(_) => {}
             }
         }
         Err(Error::Busy("shield"))

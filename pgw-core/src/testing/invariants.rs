@@ -12,6 +12,7 @@ use crate::access::{AuditRow, SealKey};
 use crate::event::Event;
 use crate::id::{DeliveryId, EndpointId, EventId, OperationId, PaymentId};
 use crate::idempotency::IdempotencyKey;
+use crate::idempotency::KeyTarget;
 use crate::page::{Page, PageFrom, PageRequest};
 use crate::payment::PaymentState;
 use crate::privacy::ErasureState;
@@ -124,10 +125,8 @@ impl Outside {
             }
             if let Some(key) = &promise.key {
                 let target = storage.key(&rows.scope, key).await?.map(|record| record.claim.target);
-                let kept = target.is_some_and(|target| {
-                    target.payment == promise.payment && target.operation == promise.operation
-                });
-                if !kept {
+                let (payment, operation) = (promise.payment, promise.operation);
+                if target != Some(KeyTarget::Operation { payment, operation }) {
                     broken.push((
                         "a key stands for what it made, for ever",
                         format!("{key:?} stands for {target:?}, not for {}", promise.operation),

@@ -353,7 +353,7 @@ impl Samples {
     /// A claim on a new key for a payment and an operation that need not exist, without an answer.
     #[must_use]
     pub fn loose_claim(&self) -> KeyClaim {
-        self.claim(KeyTarget {
+        self.claim(KeyTarget::Operation {
             payment: PaymentId::mint(&self.env),
             operation: OperationId::mint(&self.env),
         })
@@ -462,7 +462,7 @@ impl Creation {
     /// What a key for it stands for.
     #[must_use]
     pub const fn target(&self) -> KeyTarget {
-        KeyTarget { payment: self.payment.id, operation: self.charge.id }
+        KeyTarget::Operation { payment: self.payment.id, operation: self.charge.id }
     }
 
     /// The job of its charge.

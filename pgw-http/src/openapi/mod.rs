@@ -72,7 +72,9 @@ request are refused.
 `Idempotency-Key` is optional: 1 to 255 visible ASCII characters, bare or quoted. Its scope is the merchant and the mode. The same \
 request again gets the same answer, byte for byte, with `Idempotent-Replayed: true`; another request under the same key is \
 answered 422. Stored answers are kept for at least 24 hours. The key's claim on what it made is kept for ever: a later replay \
-answers the object's current state and never makes a second one. Answers 400, 401, 403 and 429 do not use up a key.
+answers the object's current state and never makes a second one, or 409 where many objects were changed. What moves a payment on \
+without a new operation (`confirm`, `resolve`) and consents, which hold personal data, are answered with their current state at once. \
+Answers that tell a secret are kept encrypted. Whatever fails does not use up a key.
 
 ## Errors
 Every error is `application/problem+json` (RFC 9457); see the schema `Problem`. 429 and 503 carry `Retry-After`.
@@ -315,6 +317,8 @@ fn reference(section: &str, name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
+
     use super::*;
 
     #[test]
@@ -326,6 +330,15 @@ mod tests {
         assert_eq!(OPERATIONS.len(), routes().len());
         let ids = OPERATIONS.iter().map(|operation| operation.id);
         assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), OPERATIONS.len());
+    }
+
+    #[test]
+    fn whatever_makes_or_changes_something_takes_a_key() {
+        for route in routes().iter().filter(|route| route.permission().is_some()) {
+            let takes = described(route).unwrap().headers.contains(&"Idempotency-Key");
+            let is_change = matches!(*route.method(), Method::POST | Method::PATCH);
+            assert_eq!(takes, is_change, "{} {}", route.method(), route.path());
+        }
     }
 
     #[test]

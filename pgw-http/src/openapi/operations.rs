@@ -226,7 +226,7 @@ pub(super) fn header_parameters() -> [(&'static str, Value, &'static str); 4] {
 }
 
 const KEYED: &[&str] = &["Idempotency-Key", "Prefer"];
-const WAITING: &[&str] = &["Prefer"];
+const ONCE: &[&str] = &["Idempotency-Key"];
 const SETTLED: &[(u16, &str)] = &[(200, "PaymentWithOperation"), (202, "PaymentWithOperation")];
 const REFUNDED: &[(u16, &str)] = &[(200, "Refund"), (202, "Refund")];
 
@@ -267,7 +267,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Goes on after the customer did what was asked of them.",
         SETTLED,
     )
-    .headers(WAITING)
+    .headers(KEYED)
     .optional("Nothing"),
     op("POST", "/payments/{id}/capture", "capturePayment", "Takes what is held.", SETTLED)
         .headers(KEYED)
@@ -289,6 +289,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Settles by hand what the processor does not tell.",
         &[(200, "Payment")],
     )
+    .headers(ONCE)
     .body("Resolve"),
     op("GET", "/refunds", "listRefunds", "Refunds, newest first.", &[(200, "RefundList")])
         .query(REFUNDS),
@@ -308,6 +309,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Creates an endpoint; its secret is in this answer only.",
         &[(201, "WebhookEndpointWithSecret")],
     )
+    .headers(ONCE)
     .body("NewWebhookEndpoint")
     .makes("/webhook-endpoints/{id}"),
     op(
@@ -332,6 +334,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Changes what is given.",
         &[(200, "WebhookEndpoint")],
     )
+    .headers(ONCE)
     .optional("WebhookEndpointUpdate"),
     op(
         "DELETE",
@@ -347,6 +350,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Gives a new secret; the old one signs for a while longer.",
         &[(200, "WebhookEndpointWithSecret")],
     )
+    .headers(ONCE)
     .optional("Rotation"),
     op(
         "POST",
@@ -355,6 +359,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Sends a test.",
         &[(202, "WebhookEvent")],
     )
+    .headers(ONCE)
     .optional("Nothing"),
     op(
         "POST",
@@ -363,6 +368,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Sends again what failed since a time.",
         &[(202, "BulkRetry")],
     )
+    .headers(ONCE)
     .body("Recover"),
     op(
         "GET",
@@ -388,6 +394,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Sends again what a filter matches.",
         &[(202, "BulkRetry")],
     )
+    .headers(ONCE)
     .body("NewBulkRetry"),
     op(
         "POST",
@@ -396,6 +403,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Sends again: a new attempt of the same delivery.",
         &[(202, "WebhookEvent")],
     )
+    .headers(ONCE)
     .optional("Nothing"),
     op(
         "GET",
@@ -421,6 +429,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Makes an API key; its text is in this answer only.",
         &[(201, "ApiKeyWithSecret")],
     )
+    .headers(ONCE)
     .body("NewApiKey")
     .makes("/api-keys/{id}"),
     op("GET", "/api-keys", "listApiKeys", "API keys, newest first.", &[(200, "ApiKeyList")])
@@ -432,6 +441,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Revokes the keys that a filter matches; the caller's own comes last.",
         &[(200, "BulkRevocation")],
     )
+    .headers(ONCE)
     .body("Revocation"),
     op("GET", "/api-keys/{id}", "getApiKey", "One API key.", &[(200, "ApiKey")]),
     op(
@@ -448,6 +458,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Lets nobody in from a network. For the operator's administrators.",
         &[(201, "DeniedNetwork")],
     )
+    .headers(ONCE)
     .body("NewDeniedNetwork"),
     op(
         "GET",
@@ -495,6 +506,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "Records a consent.",
         &[(201, "Consent")],
     )
+    .headers(ONCE)
     .body("NewConsent"),
     op(
         "GET",

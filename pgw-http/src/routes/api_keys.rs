@@ -10,10 +10,9 @@ use crate::problem::Problem;
 
 pub(super) async fn create(call: Call) -> Outcome {
     let (call, body) = call.json().await?;
-    let (key, secret) = call.gateway().create_api_key(dto::new_api_key(&body)?).await?;
-    let location = call.location("api-keys", &key.id.to_string());
-    let body = representation::api_key_with_secret(&key, &secret);
-    Ok(Answer::json(StatusCode::CREATED, body).with(header::LOCATION, &location))
+    let made = call.once()?.create_api_key(dto::new_api_key(&body)?).await?;
+    let location = call.location_of("api-keys", &made);
+    Ok(Answer::once(made).with(header::LOCATION, &location))
 }
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -41,6 +40,5 @@ pub(super) async fn revoke(call: Call) -> Outcome {
 pub(super) async fn revoke_all(call: Call) -> Outcome {
     let (call, body) = call.json().await?;
     let (which, reason, after) = dto::revocation(&body)?;
-    let revocation = call.gateway().revoke_api_keys(which, &reason, after).await?;
-    Ok(Answer::json(StatusCode::OK, representation::bulk_revocation(&revocation)))
+    Ok(Answer::once(call.once()?.revoke_api_keys(which, &reason, after).await?))
 }

@@ -40,8 +40,7 @@ pub(super) async fn erasure(call: Call) -> Outcome {
 pub(super) async fn give_consent(call: Call) -> Outcome {
     let customer = customer(&call.incoming)?;
     let (call, body) = call.json().await?;
-    let consent = call.gateway().give_consent(&customer, dto::new_consent(&body)?).await?;
-    Ok(Answer::json(StatusCode::CREATED, representation::consent(&consent)))
+    Ok(Answer::once(call.once()?.give_consent(&customer, dto::new_consent(&body)?).await?))
 }
 
 pub(super) async fn consents(call: Call) -> Outcome {

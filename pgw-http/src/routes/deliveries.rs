@@ -50,13 +50,11 @@ pub(super) async fn retry(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
     dto::nothing(&body)?;
-    let delivery = call.gateway().retry_delivery(id).await?;
-    Ok(Answer::json(StatusCode::ACCEPTED, representation::delivery(&delivery)))
+    Ok(Answer::once(call.once()?.retry_delivery(id).await?))
 }
 
 pub(super) async fn retry_all(call: Call) -> Outcome {
     let (call, body) = call.json().await?;
     let (filter, after, run) = dto::bulk_retry(&body)?;
-    let retry = call.gateway().retry_deliveries(&filter, after, run).await?;
-    Ok(Answer::json(StatusCode::ACCEPTED, representation::bulk_retry(&retry)))
+    Ok(Answer::once(call.once()?.retry_deliveries(&filter, after, run).await?))
 }

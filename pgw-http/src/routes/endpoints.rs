@@ -10,10 +10,9 @@ use crate::problem::Problem;
 
 pub(super) async fn create(call: Call) -> Outcome {
     let (call, body) = call.json().await?;
-    let created = call.gateway().create_endpoint(dto::new_endpoint(&body)?).await?;
-    let location = call.location("webhook-endpoints", &created.endpoint.id.to_string());
-    let body = representation::endpoint_with_secret(&created);
-    Ok(Answer::json(StatusCode::CREATED, body).with(header::LOCATION, &location))
+    let made = call.once()?.create_endpoint(dto::new_endpoint(&body)?).await?;
+    let location = call.location_of("webhook-endpoints", &made);
+    Ok(Answer::once(made).with(header::LOCATION, &location))
 }
 
 pub(super) async fn list(call: Call) -> Outcome {
@@ -34,8 +33,7 @@ pub(super) async fn one(call: Call) -> Outcome {
 pub(super) async fn update(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
-    let endpoint = call.gateway().update_endpoint(id, dto::endpoint_update(&body)?).await?;
-    Ok(Answer::json(StatusCode::OK, representation::endpoint(&endpoint)))
+    Ok(Answer::once(call.once()?.update_endpoint(id, dto::endpoint_update(&body)?).await?))
 }
 
 pub(super) async fn delete(call: Call) -> Outcome {
@@ -47,8 +45,7 @@ pub(super) async fn delete(call: Call) -> Outcome {
 pub(super) async fn rotate_secret(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
-    let rotated = call.gateway().rotate_secret(id, dto::rotation(&body)?).await?;
-    Ok(Answer::json(StatusCode::OK, representation::endpoint_with_secret(&rotated)))
+    Ok(Answer::once(call.once()?.rotate_secret(id, dto::rotation(&body)?).await?))
 }
 
 /// Sends a `test.ping`; the answer is its delivery.
@@ -56,8 +53,7 @@ pub(super) async fn test(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
     dto::nothing(&body)?;
-    let delivery = call.gateway().test_endpoint(id).await?;
-    Ok(Answer::json(StatusCode::ACCEPTED, representation::delivery(&delivery)))
+    Ok(Answer::once(call.once()?.test_endpoint(id).await?))
 }
 
 /// Replays what the endpoint missed since a time.
@@ -65,6 +61,5 @@ pub(super) async fn recover(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
     let (since, after) = dto::recover(&body)?;
-    let retry = call.gateway().recover_endpoint(id, since, after).await?;
-    Ok(Answer::json(StatusCode::ACCEPTED, representation::bulk_retry(&retry)))
+    Ok(Answer::once(call.once()?.recover_endpoint(id, since, after).await?))
 }

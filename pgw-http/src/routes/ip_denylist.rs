@@ -1,6 +1,5 @@
 //! The denylist: networks that nobody is let in from, whatever key they bring. It is one for all merchants, so it is the operator's alone.
 
-use axum::http::StatusCode;
 use pgw_core::representation;
 
 use super::{Call, Outcome};
@@ -11,8 +10,7 @@ use crate::problem::Problem;
 pub(super) async fn create(call: Call) -> Outcome {
     call.of_operator()?;
     let (call, body) = call.json().await?;
-    let entry = call.gateway().deny_network(dto::new_denied_network(&body)?).await?;
-    Ok(Answer::json(StatusCode::CREATED, representation::denied_network(&entry)))
+    Ok(Answer::once(call.once()?.deny_network(dto::new_denied_network(&body)?).await?))
 }
 
 pub(super) async fn list(call: Call) -> Outcome {

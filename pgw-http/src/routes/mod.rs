@@ -30,7 +30,7 @@ use futures_util::future::BoxFuture;
 use pgw_core::access::{
     ApiKeyText, Caller, Permission, Principal, Refusal, RefusedBecause, RouteName,
 };
-use pgw_core::gateway::{Bound, Gateway};
+use pgw_core::gateway::{Answered, Bound, Gateway, Once};
 use pgw_core::id::PaymentId;
 use pgw_core::payment::PaymentState;
 use tracing::Instrument as _;
@@ -146,6 +146,16 @@ impl Call {
     /// The gateway's verbs in the caller's scope.
     fn gateway(&self) -> Bound<'_> {
         self.api.gateway.by(self.caller.clone())
+    }
+
+    /// The verbs that claim the request's idempotency key, if it brings one.
+    fn once(&self) -> Result<Once<'_>, Problem> {
+        Ok(self.gateway().once(self.incoming.idempotency_key()?))
+    }
+
+    /// The address of what a key stands for.
+    fn location_of<T>(&self, collection: &str, made: &Answered<T>) -> String {
+        self.location(collection, &made.target.object().unwrap_or_default())
     }
 
     /// The address of something that this request made, below the address it was sent to.
@@ -425,7 +435,5 @@ fn take(count: Count, limits: &mut RateLimitFields) -> Result<(), Problem> {
 
 /// Where types of problems lead.
 const PROBLEM_PAGES: &str = "/problems/{slug}";
-/// Says that an earlier request with the same key did it.
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Says which preference was heeded (RFC 7240 §3).
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

@@ -86,7 +86,7 @@ pub(super) async fn confirm(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
     dto::nothing(&body)?;
-    let receipt = call.gateway().confirm_payment(id).await?;
+    let receipt = call.once()?.confirm_payment(id).await?;
     settled(&call, receipt, None, representation::payment_with_operation).await
 }
 
@@ -110,8 +110,7 @@ pub(super) async fn cancel(call: Call) -> Outcome {
 pub(super) async fn resolve(call: Call) -> Outcome {
     let id = call.incoming.name("id")?;
     let (call, body) = call.json().await?;
-    let state = call.gateway().resolve(id, dto::resolve(&body)?).await?;
-    Ok(Answer::json(StatusCode::OK, representation::payment(&state.payment)))
+    Ok(Answer::once(call.once()?.resolve(id, dto::resolve(&body)?).await?))
 }
 
 /// Waits for the operation of a receipt and answers 200 when it is settled, 202 when it is not. With a key and without a
@@ -161,10 +160,7 @@ async fn wait_for(
 
 /// The headers that say whether it is a replay and which preference was heeded.
 fn mark(call: &Call, origin: Origin, answer: Answer) -> Answer {
-    let answer = match origin {
-        Origin::Replayed => answer.with(super::IDEMPOTENT_REPLAYED, "true"),
-        Origin::First => answer,
-    };
+    let answer = answer.by(origin);
     match call.preferred_wait {
         Some(wait) => answer.with(super::PREFERENCE_APPLIED, &format!("wait={}", wait.as_secs())),
         None => answer,

@@ -254,7 +254,7 @@ async fn commit(app: &App, plan: impl FnOnce(&mut Stamp<'_>) -> Plan) {
 }
 
 /// Brings a payment's charge to where a person must settle it.
-async fn until_review(app: &App, id: PaymentId) -> OperationId {
+pub(crate) async fn until_review(app: &App, id: PaymentId) -> OperationId {
     let state = || async { app.gateway.host().payment(id).await.unwrap().unwrap() };
     let now = state().await;
     let key = now.operations[0].id;

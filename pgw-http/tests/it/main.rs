@@ -46,6 +46,8 @@ mod matrix;
 #[cfg(feature = "router")]
 mod mounting;
 #[cfg(feature = "router")]
+mod once;
+#[cfg(feature = "router")]
 mod ops;
 #[cfg(feature = "router")]
 mod permissions;

@@ -10,7 +10,7 @@ use pgw_core::changes::{Changes, Committed};
 use pgw_core::crypto::KeyName;
 use pgw_core::event::Event;
 use pgw_core::id::{DeliveryId, EndpointId, ErasureId, KeyId, OperationId, PaymentId};
-use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
+use pgw_core::idempotency::{IdempotencyKey, KeyRecord, KeyTarget};
 use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
 use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
@@ -33,7 +33,7 @@ pub(crate) struct Recorder {
 #[derive(Debug, Default)]
 struct Notes {
     /// Operations that a creation may have made, by the creation's key.
-    in_doubt: HashMap<(Scope, IdempotencyKey), HashSet<OperationId>>,
+    in_doubt: HashMap<(Scope, IdempotencyKey), HashSet<KeyTarget>>,
     tally: Tally,
 }
 
@@ -60,7 +60,7 @@ impl Notes {
             Err(StorageError::Unavailable(_)) => self.tally.unavailable += 1,
             Ok(Committed::Applied { .. }) => self.resolve(&claim.key, None),
             Ok(Committed::Replayed { target, .. } | Committed::InFlight { target }) => {
-                self.resolve(&claim.key, Some(target.operation));
+                self.resolve(&claim.key, Some(*target));
             }
             // Its id is random: only an earlier try of this very commit can have used it.
             Err(StorageError::Conflict(_)) => self.resolve(&claim.key, Some(claim.makes)),
@@ -69,7 +69,7 @@ impl Notes {
     }
 
     /// It is known what stood under a key before it was asked for again.
-    fn resolve(&mut self, key: &(Scope, IdempotencyKey), stood: Option<OperationId>) {
+    fn resolve(&mut self, key: &(Scope, IdempotencyKey), stood: Option<KeyTarget>) {
         for makes in self.in_doubt.remove(key).unwrap_or_default() {
             if Some(makes) == stood {
                 self.tally.applied_unheard += 1;
@@ -83,7 +83,7 @@ impl Notes {
 /// The key that a commit claims, and the operation that it makes.
 struct ClaimOf {
     key: (Scope, IdempotencyKey),
-    makes: OperationId,
+    makes: KeyTarget,
 }
 
 impl Recorder {
@@ -105,7 +105,7 @@ impl Storage for Recorder {
     async fn commit(&self, changes: Changes) -> Result<Committed, StorageError> {
         let claim = changes.claim.as_ref().map(|claim| ClaimOf {
             key: (changes.scope.clone(), claim.key.clone()),
-            makes: claim.target.operation,
+            makes: claim.target,
         });
         let result = self.inner.commit(changes).await;
         if let Some(claim) = claim {

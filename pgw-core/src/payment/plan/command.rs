@@ -370,7 +370,7 @@ fn claim(
     key.map(|key| KeyClaim {
         key: key.clone(),
         fingerprint: fingerprint(),
-        target: KeyTarget { payment: operation.payment, operation: operation.id },
+        target: KeyTarget::Operation { payment: operation.payment, operation: operation.id },
         answer: None,
     })
 }

@@ -143,7 +143,7 @@ pub fn create(
     let claim = new.idempotency_key.clone().zip(fingerprint).map(|(key, fingerprint)| KeyClaim {
         key,
         fingerprint,
-        target: KeyTarget { payment: id, operation: operation_id },
+        target: KeyTarget::Operation { payment: id, operation: operation_id },
         answer: None,
     });
     let payment = blank_payment(id, new, processor, expires_in, stamp);

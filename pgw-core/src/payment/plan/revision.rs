@@ -7,7 +7,7 @@ use crate::access::{AuditAction, AuditChange, AuditField, AuditObject, AuditOutc
 use crate::changes::{Changes, Guard, Write};
 use crate::event::{Event, EventType};
 use crate::id::{AuditId, EventId, OperationId};
-use crate::idempotency::{KeyClaim, StoredAnswer};
+use crate::idempotency::{KeyClaim, KeyTarget, StoredAnswer};
 use crate::money::{Money, MoneyError};
 use crate::payment::transition::{self, Trigger};
 use crate::payment::{
@@ -184,15 +184,19 @@ impl<'a, 'b> Revision<'a, 'b> {
         for (id, due_in) in std::mem::take(&mut self.touched) {
             let Some(operation) = self.after.operation(id) else { continue };
             let answer = self.answer(operation);
-            let operation = Box::new(operation.clone());
-            if let (Some(answer), Some(key)) = (answer, &operation.idempotency_key) {
+            let asked = Box::new(operation.clone());
+            if let (Some(answer), Some(key)) = (answer, &asked.idempotency_key) {
                 match &mut self.claim {
                     // The key is claimed by this very commit, so its answer goes with the claim.
-                    Some(claim) if claim.target.operation == id => claim.answer = Some(answer),
+                    Some(KeyClaim {
+                        target: KeyTarget::Operation { operation, .. },
+                        answer: claimed,
+                        ..
+                    }) if *operation == id => *claimed = Some(answer),
                     _ => changes.writes.push(Write::Answer { key: key.clone(), answer }),
                 }
             }
-            changes.writes.push(Write::Operation { operation, due_in });
+            changes.writes.push(Write::Operation { operation: asked, due_in });
         }
         changes.writes.append(&mut self.extra);
         changes.writes.extend(events.into_iter().map(|event| Write::Event(Box::new(event))));

@@ -10,7 +10,8 @@ use super::support::{
     reused, untouched, whole,
 };
 use crate::changes::{Changes, ChangesError, Committed, Guard, Write};
-use crate::idempotency::{Fingerprint, IdempotencyKey, KeyClaim, StoredAnswer};
+use crate::id::{ConsentId, DeliveryId, EndpointId, EventId, KeyId, PaymentId};
+use crate::idempotency::{Fingerprint, IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use crate::storage::{Storage, StorageError};
 use crate::testing::sample::{Creation, Samples};
 use crate::timestamp::Timestamp;
@@ -34,6 +35,40 @@ pub async fn a_claim_is_recorded_with_its_answer(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(3));
     let (_, claim) = claimed(&*storage, &samples, Some(samples.answer())).await;
     assert_eq!(record(&*storage, &samples, &claim.key).await, claim);
+}
+
+/// "What a key stands for": an operation, or any other object, alone or beside other writes, and for ever.
+pub async fn a_key_stands_for_an_object_of_any_kind(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(30));
+    let env = samples.env();
+    let network = "192.0.2.0/24".parse().expect("a network");
+    let targets = [
+        KeyTarget::Payment(PaymentId::mint(env)),
+        KeyTarget::Endpoint(EndpointId::mint(env)),
+        KeyTarget::Delivery(DeliveryId::new(EventId::mint(env), EndpointId::mint(env))),
+        KeyTarget::ApiKey(KeyId::mint(env)),
+        KeyTarget::Consent(ConsentId::from_uuid(env.uuid())),
+        KeyTarget::Network(network),
+        KeyTarget::Found,
+    ];
+    for (number, target) in targets.into_iter().enumerate() {
+        let answer = Some(samples.answer()).filter(|_| number % 2 == 0);
+        let claim = KeyClaim { answer, ..samples.claim(target) };
+        // Alone, and beside other rows.
+        let changes = match number % 3 {
+            0 => Changes::new(samples.scope().clone()).claim(Some(claim.clone())),
+            _ => samples.creation().changes().claim(Some(claim.clone())),
+        };
+        apply(&*storage, changes).await;
+        assert_eq!(record(&*storage, &samples, &claim.key).await, claim);
+        let again = Changes::new(samples.scope().clone()).claim(Some(claim.clone()));
+        match &claim.answer {
+            Some(answer) => replayed(&*storage, again, target, answer).await,
+            None => in_flight(&*storage, again, target).await,
+        }
+        let other = KeyClaim { fingerprint: bent(claim.fingerprint), ..claim };
+        reused(&*storage, Changes::new(samples.scope().clone()).claim(Some(other))).await;
+    }
 }
 
 /// "A key that was claimed before answers `Replayed`": the answer byte for byte, and nothing is written.

@@ -62,6 +62,7 @@ macro_rules! storage_conformance_table {
                 a_key_that_was_never_claimed_is_not_found
                 a_claim_is_recorded
                 a_claim_is_recorded_with_its_answer
+                a_key_stands_for_an_object_of_any_kind
                 the_same_request_again_is_replayed_and_writes_nothing
                 the_same_request_again_without_an_answer_is_in_flight
                 another_request_under_the_key_is_refused_and_writes_nothing

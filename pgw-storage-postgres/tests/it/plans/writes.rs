@@ -156,7 +156,10 @@ fn refunded(samples: &Samples, creation: &mut Creation) -> Changes {
     let (payment, event) = samples.moved(&creation.payment, EventType::RefundCreated);
     let refund = samples.operation(&payment, OperationKind::Refund);
     creation.payment = payment;
-    let target = pgw_core::idempotency::KeyTarget { payment: refund.payment, operation: refund.id };
+    let target = pgw_core::idempotency::KeyTarget::Operation {
+        payment: refund.payment,
+        operation: refund.id,
+    };
     Changes::new(samples.scope().clone())
         .claim(Some(samples.claim(target)))
         .guard(guard)
