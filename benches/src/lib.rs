@@ -9,6 +9,7 @@ pub mod node;
 pub mod pgbench;
 pub mod plot;
 pub mod scale;
+pub mod server;
 pub mod simulated;
 pub mod sink;
 pub mod stage;

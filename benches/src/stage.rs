@@ -9,6 +9,7 @@ use servers::{Postgres, Redis};
 
 use crate::load::{Load, Until};
 use crate::node::{Node, Place};
+use crate::server;
 use crate::sink::{Manner, Sink};
 use crate::time::quantile;
 
@@ -44,13 +45,7 @@ impl Stage {
     }
 
     async fn with(merchants: usize, redis: Option<Redis>) -> Result<Self, Box<dyn Error>> {
-        let postgres = Postgres::builder()
-            .durable()
-            .with_setting("shared_buffers", "1GB")
-            .with_setting("max_wal_size", "8GB")
-            .with_setting("checkpoint_timeout", "30min")
-            .with_setting("shared_preload_libraries", "pg_stat_statements")
-            .start()?;
+        let postgres = server::start(&[("shared_preload_libraries", "pg_stat_statements")]).await?;
         let mut owner = PgConnection::connect(&postgres.url()).await?;
         Migrator::new(Schema::default()).run(&mut owner).await?;
         raw_sql("create extension pg_stat_statements").execute(&mut owner).await?;

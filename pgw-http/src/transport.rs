@@ -13,8 +13,8 @@ use pgw_core::env::Env;
 use pgw_core::processor::Source;
 use pgw_core::webhook::egress::EgressPolicy;
 use pgw_core::webhook::{
-    Attempt, EndpointUrl, TransportError, TransportErrorKind, WebhookRequest, WebhookResponse,
-    WebhookTransport,
+    Attempt, DeliveryOptions, EndpointUrl, TransportError, TransportErrorKind, WebhookRequest,
+    WebhookResponse, WebhookTransport,
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use rustls::pki_types::CertificateDer;
@@ -278,6 +278,6 @@ fn any_cause(error: &Cause, is: &dyn Fn(&Cause) -> bool) -> bool {
 }
 
 /// Idle connections kept for each receiver: as many as an endpoint may have webhooks under way.
-const IDLE_PER_HOST_MAX: usize = pgw_core::queue::PER_ENDPOINT_MAX;
+const IDLE_PER_HOST_MAX: usize = DeliveryOptions::CONCURRENCY_MAX as usize;
 /// How long an idle connection is kept: shorter than the 60 s after which common servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ begin;
 
 alter table {schema}.payments rename to payments_before;
 create table {schema}.payments (like {schema}.payments_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.payments_{n} partition of {schema}.payments for values with (modulus {partitions}, remainder {n}) with (fillfactor = 85);
+create table {schema}.payments_{n} partition of {schema}.payments for values with (modulus {partitions}, remainder {n}) with (fillfactor = 70);
 insert into {schema}.payments select * from {schema}.payments_before order by merchant;
 drop table {schema}.payments_before;
 create index payments_newest on {schema}.payments (merchant, live, created_at, id);
@@ -21,7 +21,7 @@ alter table {schema}.payments add primary key (merchant, live, id);
 
 alter table {schema}.operations rename to operations_before;
 create table {schema}.operations (like {schema}.operations_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.operations_{n} partition of {schema}.operations for values with (modulus {partitions}, remainder {n}) with (fillfactor = 85);
+create table {schema}.operations_{n} partition of {schema}.operations for values with (modulus {partitions}, remainder {n}) with (fillfactor = 45);
 insert into {schema}.operations select * from {schema}.operations_before order by merchant;
 drop table {schema}.operations_before;
 create index operations_of_payment on {schema}.operations (merchant, live, payment, place);
@@ -50,7 +50,7 @@ alter table {schema}.idempotency_keys add primary key (merchant, live, key);
 
 alter table {schema}.deliveries rename to deliveries_before;
 create table {schema}.deliveries (like {schema}.deliveries_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.deliveries_{n} partition of {schema}.deliveries for values with (modulus {partitions}, remainder {n}) with (fillfactor = 85);
+create table {schema}.deliveries_{n} partition of {schema}.deliveries for values with (modulus {partitions}, remainder {n}) with (fillfactor = 45);
 insert into {schema}.deliveries select * from {schema}.deliveries_before order by merchant;
 drop table {schema}.deliveries_before;
 create index deliveries_newest on {schema}.deliveries (merchant, live, created_at, event, endpoint);

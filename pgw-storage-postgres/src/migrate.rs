@@ -15,14 +15,24 @@ struct Migration {
     version: i64,
     name: &'static str,
     sql: &'static str,
+    /// Whether it is about how tables are stored, which a partitioned table leaves to its partitions: there it is passed over.
+    is_storage: bool,
+}
+
+const fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration { version, name, sql, is_storage: false }
 }
 
 const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "init", sql: include_str!("../migrations/0001_init.sql") },
-    Migration { version: 2, name: "access", sql: include_str!("../migrations/0002_access.sql") },
-    Migration { version: 3, name: "audit", sql: include_str!("../migrations/0003_audit.sql") },
-    Migration { version: 4, name: "privacy", sql: include_str!("../migrations/0004_privacy.sql") },
-    Migration { version: 5, name: "keys", sql: include_str!("../migrations/0005_keys.sql") },
+    migration(1, "init", include_str!("../migrations/0001_init.sql")),
+    migration(2, "access", include_str!("../migrations/0002_access.sql")),
+    migration(3, "audit", include_str!("../migrations/0003_audit.sql")),
+    migration(4, "privacy", include_str!("../migrations/0004_privacy.sql")),
+    migration(5, "keys", include_str!("../migrations/0005_keys.sql")),
+    Migration {
+        is_storage: true,
+        ..migration(6, "room", include_str!("../migrations/0006_room.sql"))
+    },
 ];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");
@@ -111,7 +121,9 @@ impl Migrator {
                 transaction.commit().await?;
                 return Ok(done);
             };
-            sqlx::raw_sql(filled(&self.schema, next.sql)).execute(&mut *transaction).await?;
+            if !next.is_storage || !self.is_partitioned(&mut transaction).await? {
+                sqlx::raw_sql(filled(&self.schema, next.sql)).execute(&mut *transaction).await?;
+            }
             sqlx::query(filled(&self.schema, NOTE))
                 .persistent(false)
                 .bind(next.version)
@@ -122,6 +134,13 @@ impl Migrator {
             transaction.commit().await?;
             done.push(label(next));
         }
+    }
+
+    async fn is_partitioned(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
+        const ANY: &str = "select exists (select from pg_partitioned_table p join pg_class c on c.oid = p.partrelid \
+             where c.relnamespace = '{schema}'::regnamespace)";
+        let query = sqlx::query(filled(&self.schema, ANY)).persistent(false);
+        Ok(query.fetch_one(connection).await?.try_get(0)?)
     }
 
     /// Every migration as plain SQL, for those who run their own: with psql, or in a pipeline with other migrations. Run once, on a

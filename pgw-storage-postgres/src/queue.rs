@@ -605,26 +605,45 @@ fn push_deliveries(
         );
         sql.push_number(ENDPOINTS_MAX).push("), ");
     }
-    sql.push("head as materialized (");
     if reach == Reach::EachEndpoint {
-        sql.push("select x.* from endpoints g cross join lateral (");
+        // Where there is no room nothing is read: much of what is due may wait there.
+        push_rooms(sql, "endpoints", of_merchant, has_merchant);
+        sql.push("head as materialized (select x.* from rooms g cross join lateral (");
+        push_head(sql, of_merchant, has_merchant);
+        push_of_endpoint(sql, "g", has_merchant);
+        sql.push("g.room) x where g.room > 0), looked as (select coalesce(max(step), 0)::bigint as at from endpoints), ");
+    } else {
+        sql.push("head as materialized (");
+        push_head(sql, of_merchant, has_merchant);
+        sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
+        sql.push("), looked as (select count(*) as at from head), ");
     }
+    sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
+    if reach == Reach::Head {
+        let of_head = "(select merchant, live, endpoint from ranked where nth = 1)";
+        push_rooms(sql, of_head, of_merchant, has_merchant);
+    }
+    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(
+        " from ranked d join rooms r on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint \
+         where d.nth <= r.room order by d.due_at limit $2)",
+    );
+}
+
+/// Deliveries that may be claimed.
+fn push_head(sql: &mut Template, of_merchant: &'static str, has_merchant: bool) {
     sql.push("select d.merchant, ").push(if has_merchant { "" } else { "d.tableoid, d.ctid, " });
     sql.push("d.live, d.event, d.endpoint, d.due_at from {schema}.deliveries d where ");
     push_free(sql, of_merchant);
-    if reach == Reach::EachEndpoint {
-        push_of_endpoint(sql, "g", has_merchant);
-        sql.push_number(PER_ENDPOINT_MAX).push(") x");
-    } else {
-        sql.push(" order by d.due_at limit $2 * ").push_number(HEAD);
-    }
-    sql.push("), looked as (select ").push(match reach {
-        Reach::Head => "count(*) as at from head), ",
-        Reach::EachEndpoint => "coalesce(max(step), 0)::bigint as at from endpoints), ",
-    });
-    sql.push("ranked as materialized (select h.*, row_number() over (partition by h.merchant, h.live, h.endpoint order by h.due_at) as nth from head h), ");
-    // How many more of an endpoint may be out: of what it says itself, one while it is failing, and none while it is paused. What is out
-    // was due for longest, so it is found among the first of the endpoint; to count all of it would be to read every due row.
+}
+
+/// How many more of each endpoint may be out: of what it says itself, one while it is failing, and none while it is paused. What is out was due
+/// for longest, so it is found among the first of the endpoint; to count all of it would be to read every due row.
+fn push_rooms(
+    sql: &mut Template,
+    endpoints: &'static str,
+    of_merchant: &'static str,
+    has_merchant: bool,
+) {
     sql.push("rooms as materialized (select r.merchant, r.live, r.endpoint, (select case when w.status <> 'enabled' then ");
     sql.push_number(PER_ENDPOINT_MAX).push(" when w.paused_until > ").push(NOW);
     sql.push(" then 0 when w.failing_since is not null then 1 else least(w.concurrency, ");
@@ -638,11 +657,7 @@ fn push_deliveries(
     );
     sql.push(NOW).push(of_merchant);
     push_of_endpoint(sql, "r", has_merchant);
-    sql.push_number(2 * PER_ENDPOINT_MAX).push(") f) as room from ranked r where r.nth = 1), ");
-    sql.push("candidates as materialized (select ").push(address(table, has_merchant)).push(
-        " from ranked d join rooms r on r.merchant = d.merchant and r.live = d.live and r.endpoint = d.endpoint \
-         where d.nth <= r.room order by d.due_at limit $2)",
-    );
+    sql.push_number(2 * PER_ENDPOINT_MAX).push(") f) as room from ").push(endpoints).push(" r), ");
 }
 
 /// Those of an endpoint, what has been due for longest first, up to a limit that follows.

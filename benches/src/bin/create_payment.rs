@@ -30,7 +30,6 @@ use pgw_core::text::{CustomerId, CustomerName, PaymentMethod};
 use pgw_core::worker::Worker;
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, query, raw_sql};
 use pgw_storage_postgres::{Migrator, PgStorage, Schema};
-use servers::Postgres;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse(std::env::args().skip(1))?;
@@ -74,12 +73,7 @@ const CALLERS: usize = 128;
 const SERIES: [&str; 4] = ["a: three inserts", "b: one statement", "c: 64 a transaction", "pgw"];
 
 async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let postgres = Postgres::builder()
-        .durable()
-        .with_setting("shared_buffers", "1GB")
-        .with_setting("max_wal_size", "8GB")
-        .with_setting("checkpoint_timeout", "30min")
-        .start()?;
+    let postgres = benches::server::start(&[]).await?;
     let mut owner = PgConnection::connect(&postgres.url()).await?;
     Migrator::new(Schema::default()).run(&mut owner).await?;
     if let Some(loaded) = options.loaded {

@@ -25,7 +25,6 @@ use pgw_http::auth::{Authenticator, Denied};
 use pgw_http::serve::Server;
 use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, raw_sql};
-use servers::Postgres;
 use tokio::net::TcpListener;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -92,12 +91,7 @@ fn row(what: &str, load: &Load) {
 }
 
 async fn on_postgres(options: &Options) -> Result<(Load, Load, Load), Box<dyn Error>> {
-    let postgres = Postgres::builder()
-        .durable()
-        .with_setting("shared_buffers", "1GB")
-        .with_setting("max_wal_size", "8GB")
-        .with_setting("checkpoint_timeout", "30min")
-        .start()?;
+    let postgres = benches::server::start(&[]).await?;
     let mut variables = quiet();
     for line in run(&["crypto", "generate"], &[])?.lines() {
         let (name, value) = line.split_once('=').ok_or("secrets are NAME=value")?;

@@ -106,7 +106,8 @@ impl State {
                 // What was not given now may be given when something changes: a hint, a job that is done, the next poll.
                 self.is_wanted = claims.len() >= room;
                 let now = runtime_now();
-                let rest = (now - began).clamp(REST_MIN, REST_MAX);
+                let times = if claims.len() >= COMPANY { RUSH } else { 1 };
+                let rest = ((now - began) * times).clamp(REST_MIN, REST_MAX);
                 self.rests_until = (claims.len() * 2 < room).then_some(now + rest);
                 self.start(claims).await;
             }
@@ -259,9 +260,13 @@ fn backoff(claims: u32) -> Duration {
     Duration::from_millis(200_u64.saturating_mul(1 << exponent)).min(Duration::from_secs(30))
 }
 
-/// A queue in which little was found is left alone for as long as looking took, so that looking is never most of the work: for at least what
-/// a commit takes, and at most what nobody notices.
+/// A queue in which less was found than fits is left alone for as long as looking took, so that looking is never most of the work: for at least
+/// what a commit takes, and at most what nobody notices.
 const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(50);
+/// In a rush it is left alone for so many times as long: what comes meanwhile comes together.
+const RUSH: u32 = 4;
+/// How many jobs found at once are a rush.
+const COMPANY: usize = 16;
 /// A job that panics this often is set aside: it will panic again.
 const PANICS_MAX: u32 = 10;

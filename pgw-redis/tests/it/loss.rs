@@ -11,6 +11,8 @@ use pgw_redis::{Redis, RedisQueue, ServerClock};
 use crate::fixtures::{namespace, url};
 
 const LEASE: Duration = Duration::from_secs(60);
+/// More than one endpoint is given.
+const ALL: usize = 2 * PER_ENDPOINT_MAX;
 
 struct Lossy {
     redis: Redis,
@@ -168,7 +170,7 @@ async fn shares_of_nobody_are_free_again() {
     }
     queue.push(&due).await.expect("there is room");
     let claim =
-        async || queue.claim(Lane::Deliveries, 100, LEASE).await.expect("it is there").len();
+        async || queue.claim(Lane::Deliveries, ALL, LEASE).await.expect("it is there").len();
     assert_eq!((claim().await, claim().await), (PER_ENDPOINT_MAX, 0));
     let prefix = format!("pgw:{{{}:deliveries:0of1}}:", lossy.namespace);
     for part in ["jobs", "held"] {
@@ -290,7 +292,7 @@ async fn one_endpoint_does_not_take_all_the_room() {
     queue.push(&due).await.expect("what has no room is left where it is");
     let depth = queue.depth(Lane::Deliveries).await.expect("it is there");
     assert_eq!(depth.ready, 10_000);
-    let claims = queue.claim(Lane::Deliveries, 100, LEASE).await.expect("it is there");
+    let claims = queue.claim(Lane::Deliveries, ALL, LEASE).await.expect("it is there");
     assert_eq!(claims.len(), PER_ENDPOINT_MAX);
     let lost = queue.restore(&due).await.expect("there is room");
     assert_eq!(lost, Some(PER_ENDPOINT_MAX), "as many as there is room for now");
@@ -309,13 +311,14 @@ async fn a_claim_goes_past_very_many_that_come_due_together() {
     };
     let many: Vec<_> = (0..8_000).map(|_| (delivery(endpoint), LEASE)).collect();
     queue.push(&many).await.expect("there is room");
-    let full: Vec<_> = (0..64).map(|_| (delivery(endpoint), Duration::ZERO)).collect();
+    let full: Vec<_> =
+        (0..PER_ENDPOINT_MAX).map(|_| (delivery(endpoint), Duration::ZERO)).collect();
     queue.push(&full).await.expect("there is room");
-    let held = queue.claim(Lane::Deliveries, 100, LEASE * 100).await.expect("it is there");
+    let held = queue.claim(Lane::Deliveries, ALL, LEASE * 100).await.expect("it is there");
     assert_eq!(held.len(), PER_ENDPOINT_MAX);
     let other = delivery(samples.endpoint_for(&["test.ping"]).id);
     queue.push(&[(other.clone(), LEASE + Duration::from_secs(1))]).await.expect("there is room");
     lossy.clock.advance(LEASE * 2);
-    let claims = queue.claim(Lane::Deliveries, 100, LEASE).await.expect("it is there");
+    let claims = queue.claim(Lane::Deliveries, ALL, LEASE).await.expect("it is there");
     assert_eq!(claims.into_iter().map(|claim| claim.job).collect::<Vec<_>>(), [other]);
 }

@@ -25,7 +25,6 @@ use pgw_core::storage::Storage as _;
 use pgw_core::testing::sample::Samples;
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, raw_sql};
 use pgw_storage_postgres::{Migrator, PgStorage, Schema};
-use servers::Postgres;
 
 type Run<T> = Result<T, Box<dyn Error>>;
 
@@ -48,12 +47,7 @@ async fn run() -> Run<()> {
         Some("--redis") => true,
         Some(other) => return Err(format!("{other} is no option: there is --redis").into()),
     };
-    let postgres = Postgres::builder()
-        .durable()
-        .with_setting("shared_buffers", "1GB")
-        .with_setting("max_wal_size", "8GB")
-        .with_setting("checkpoint_timeout", "30min")
-        .start()?;
+    let postgres = benches::server::start(&[]).await?;
     let mut owner = PgConnection::connect(&postgres.url()).await?;
     Migrator::new(Schema::default()).run(&mut owner).await?;
     let pg = PgStorage::builder().connect(&postgres.url()).await?;

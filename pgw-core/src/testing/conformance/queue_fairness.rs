@@ -54,8 +54,8 @@ pub async fn a_busy_endpoint_holds_up_no_other(fixture: &dyn QueueFixture) {
     let busy = endpoint(fixture, &samples).await;
     let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX * 4)).await;
     let (one, other) = (endpoint(fixture, &samples).await, endpoint(fixture, &samples).await);
-    let of_one = enqueue_to(fixture, &samples, &one, &[secs(1_010), secs(1_030)]).await;
-    let of_other = enqueue_to(fixture, &samples, &other, &[secs(1_020), secs(1_040)]).await;
+    let of_one = enqueue_to(fixture, &samples, &one, &[behind(10), behind(30)]).await;
+    let of_other = enqueue_to(fixture, &samples, &other, &[behind(20), behind(40)]).await;
     fixture.advance(DUE).await;
     let mut given = Vec::new();
     // Two at a time, so that a queue that looks only at the first few sees nothing but the busy one's.
@@ -78,7 +78,7 @@ pub async fn a_busy_endpoint_holds_up_no_other_merchant(fixture: &dyn QueueFixtu
     for scope in samples.foreign() {
         let there = samples.of(scope);
         let quiet = endpoint(fixture, &there).await;
-        expected.extend(enqueue_to(fixture, &there, &quiet, &[secs(1_010)]).await);
+        expected.extend(enqueue_to(fixture, &there, &quiet, &[behind(10)]).await);
     }
     fixture.advance(DUE).await;
     let mut given = Vec::new();
@@ -97,7 +97,7 @@ pub async fn one_claim_goes_past_what_has_no_room(fixture: &dyn QueueFixture) {
     let busy = endpoint(fixture, &samples).await;
     let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     let quiet = endpoint(fixture, &samples).await;
-    let delays = [secs(35), secs(1_010)];
+    let delays = [secs(35), behind(10)];
     let of_quiet = enqueue_to(fixture, &samples, &quiet, &delays).await;
     fixture.advance(DUE).await;
     let mut expected = made[..PER_ENDPOINT_MAX].to_vec();
@@ -229,6 +229,11 @@ async fn rest(queue: &dyn Queue) -> Vec<Claim> {
 /// Delays of so many jobs that are due one after the other: far enough apart for a backend whose own clock goes on meanwhile.
 fn in_turn(count: usize) -> Vec<Duration> {
     (1..).take(count).map(|n| secs(10) * n).collect()
+}
+
+/// A delay beyond those of the jobs that one endpoint has room for.
+const fn behind(more: u64) -> Duration {
+    secs(10 * (PER_ENDPOINT_MAX as u64 + 36) + more)
 }
 
 /// More than these functions make for one endpoint.

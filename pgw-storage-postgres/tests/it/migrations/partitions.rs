@@ -82,6 +82,17 @@ async fn partitioned_tables_are_those_of_the_migrations() {
     }
 }
 
+/// How tables are stored is a matter of their partitions, so such a migration is noted and does nothing.
+#[tokio::test]
+async fn a_migration_of_how_tables_are_stored_passes_partitioned_ones_over() {
+    let (mut server, schema) = (connection().await, partitioned_schema().await);
+    run(&mut server, format!("delete from {schema}.migrations where name = 'room'")).await;
+    let migrator = Migrator::new(schema.clone());
+    let done = migrator.run(&mut server).await.expect("it is up to date after it");
+    assert_eq!(done.len(), 1, "{done:?}");
+    assert!(migrator.pending(&mut server).await.expect("it can be read").is_empty());
+}
+
 async fn connect(schema: &Schema) -> PgStorage {
     let builder = PgStorage::builder().with_schema(schema.clone());
     builder.connect_with(options()).await.expect("it was migrated")
