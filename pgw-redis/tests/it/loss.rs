@@ -284,7 +284,7 @@ async fn one_endpoint_does_not_take_all_the_room() {
     let (queue, samples) = (lossy.redis.queue(), Samples::new(10));
     let endpoint = samples.endpoint_for(&["test.ping"]).id;
     let mut due = Vec::new();
-    for _ in 0..10_100 {
+    for _ in 0..10_000 + ALL {
         let event = samples.event(EventType::TestPing).id;
         let (scope, delivery) = (samples.scope().clone(), DeliveryId::new(event, endpoint));
         due.push((Job::Delivery { scope, delivery }, Duration::ZERO));
