@@ -53,7 +53,7 @@ const ENDPOINTS: usize = 20;
 const HANGING: usize = 3;
 const WORKERS: usize = 2;
 /// Twice so many live.
-const PAYMENTS: usize = 48;
+const PAYMENTS: usize = 96;
 /// The deadline of a webhook: none, as far as this test is concerned.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(120);
