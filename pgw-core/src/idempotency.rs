@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::access::Network;
 use crate::id::{ConsentId, DeliveryId, EndpointId, KeyId, OperationId, PaymentId};
 use crate::payment::UnknownName;
 use crate::timestamp::Timestamp;
@@ -156,9 +155,7 @@ pub enum KeyTarget {
     ApiKey(KeyId),
     /// A consent.
     Consent(ConsentId),
-    /// A network of the denylist.
-    Network(Network),
-    /// More than one object, or none: what a filter found.
+    /// More than one object, or what is not named here: what a filter found, a network of the denylist.
     Found,
 }
 
@@ -167,9 +164,8 @@ impl KeyTarget {
     ///
     /// ```
     /// use pgw_core::idempotency::KeyTarget;
-    /// let target: KeyTarget = "10.0.0.0/8".parse().unwrap();
-    /// assert_eq!(target.object().as_deref(), Some("10.0.0.0/8"));
-    /// assert_eq!(KeyTarget::Found.object().as_deref(), Some("found"));
+    /// let target: KeyTarget = "found".parse().unwrap();
+    /// assert_eq!((target, target.object().as_deref()), (KeyTarget::Found, Some("found")));
     /// ```
     #[must_use]
     pub fn object(&self) -> Option<String> {
@@ -180,7 +176,6 @@ impl KeyTarget {
             Self::Delivery(id) => Some(id.to_string()),
             Self::ApiKey(id) => Some(id.to_string()),
             Self::Consent(id) => Some(id.to_string()),
-            Self::Network(network) => Some(network.to_string()),
             Self::Found => Some("found".to_owned()),
         }
     }
@@ -195,10 +190,9 @@ impl std::str::FromStr for KeyTarget {
         let delivery = || text.parse().ok().map(Self::Delivery);
         let key = || text.parse().ok().map(Self::ApiKey);
         let consent = || text.parse().ok().map(Self::Consent);
-        let network = || text.parse().ok().map(Self::Network);
         let found = || (text == "found").then_some(Self::Found);
         let id = payment().or_else(endpoint).or_else(delivery).or_else(key).or_else(consent);
-        id.or_else(network).or_else(found).ok_or(UnknownName)
+        id.or_else(found).ok_or(UnknownName)
     }
 }
 

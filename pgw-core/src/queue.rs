@@ -106,7 +106,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
 }
 
 /// Most deliveries of one endpoint that are held at a time: enough to keep an endpoint that answers busy, few enough that one that does
-/// not cannot take all the workers of a process.
+/// not cannot take all the workers of a process: those are 512 unless it is told otherwise, and are to be more than these.
 pub const PER_ENDPOINT_MAX: usize = 128;
 
 /// A kind of work with workers of its own, so that slow endpoints never hold up payments.

@@ -3,15 +3,16 @@
 -- the schema. Later migrations find the tables under their names.
 --   {schema}  the schema (pgw)        {partitions}  how many; a line with {n} stands for a line for each of them, numbered from 0
 --
--- Rows that are there are copied, merchant by merchant, while everybody else waits: do it before there are many.
+-- Pages have room for later versions of their rows; those that are copied will have few. Rows that are there are copied, merchant by merchant, while everybody else waits: do it before there are many.
 
 begin;
 
 alter table {schema}.payments rename to payments_before;
 create table {schema}.payments (like {schema}.payments_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.payments_{n} partition of {schema}.payments for values with (modulus {partitions}, remainder {n}) with (fillfactor = 70);
+create table {schema}.payments_{n} partition of {schema}.payments for values with (modulus {partitions}, remainder {n});
 insert into {schema}.payments select * from {schema}.payments_before order by merchant;
 drop table {schema}.payments_before;
+alter table {schema}.payments_{n} set (fillfactor = 70);
 create index payments_newest on {schema}.payments (merchant, live, created_at, id);
 create index payments_by_status on {schema}.payments (merchant, live, status, created_at, id);
 create index payments_by_customer on {schema}.payments (merchant, live, customer_id, created_at, id) where customer_id is not null;
@@ -21,9 +22,10 @@ alter table {schema}.payments add primary key (merchant, live, id);
 
 alter table {schema}.operations rename to operations_before;
 create table {schema}.operations (like {schema}.operations_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.operations_{n} partition of {schema}.operations for values with (modulus {partitions}, remainder {n}) with (fillfactor = 45);
+create table {schema}.operations_{n} partition of {schema}.operations for values with (modulus {partitions}, remainder {n});
 insert into {schema}.operations select * from {schema}.operations_before order by merchant;
 drop table {schema}.operations_before;
+alter table {schema}.operations_{n} set (fillfactor = 45);
 create index operations_of_payment on {schema}.operations (merchant, live, payment, place);
 create index operations_refunds on {schema}.operations (merchant, live, created_at, id) where kind = 'refund';
 create index operations_due on {schema}.operations (due_at) where due_at is not null and buried is null;
@@ -50,9 +52,10 @@ alter table {schema}.idempotency_keys add primary key (merchant, live, key);
 
 alter table {schema}.deliveries rename to deliveries_before;
 create table {schema}.deliveries (like {schema}.deliveries_before including defaults including constraints) partition by hash (merchant);
-create table {schema}.deliveries_{n} partition of {schema}.deliveries for values with (modulus {partitions}, remainder {n}) with (fillfactor = 45);
+create table {schema}.deliveries_{n} partition of {schema}.deliveries for values with (modulus {partitions}, remainder {n});
 insert into {schema}.deliveries select * from {schema}.deliveries_before order by merchant;
 drop table {schema}.deliveries_before;
+alter table {schema}.deliveries_{n} set (fillfactor = 45);
 create index deliveries_newest on {schema}.deliveries (merchant, live, created_at, event, endpoint);
 create index deliveries_by_state on {schema}.deliveries (merchant, live, state, created_at, event, endpoint);
 create index deliveries_by_endpoint on {schema}.deliveries (merchant, live, endpoint, created_at, event);

@@ -42,8 +42,8 @@ const CITUS: &str = include_str!("../sql/citus.sql");
 /// What the schema needs to be up to date with this crate.
 ///
 /// Each migration is one transaction: it is applied whole and noted in `{schema}.migrations` with the checksum of its text, or nothing
-/// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes), so that processes of the version
-/// before work on until they are replaced.
+/// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes) or allows more, so that processes of the
+/// version before work on with what they know until they are replaced.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -138,7 +138,7 @@ impl Migrator {
 
     async fn is_partitioned(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
         const ANY: &str = "select exists (select from pg_partitioned_table p join pg_class c on c.oid = p.partrelid \
-             where c.relnamespace = '{schema}'::regnamespace)";
+             where c.relnamespace = '{schema}'::regnamespace and c.relname = 'payments')";
         let query = sqlx::query(filled(&self.schema, ANY)).persistent(false);
         Ok(query.fetch_one(connection).await?.try_get(0)?)
     }

@@ -606,12 +606,12 @@ fn push_deliveries(
         sql.push_number(ENDPOINTS_MAX).push("), ");
     }
     if reach == Reach::EachEndpoint {
-        // Where there is no room nothing is read: much of what is due may wait there.
+        // Where there is no room, nothing is read of what could be claimed: much may wait there.
         push_rooms(sql, "endpoints", of_merchant, has_merchant);
         sql.push("head as materialized (select x.* from rooms g cross join lateral (");
         push_head(sql, of_merchant, has_merchant);
         push_of_endpoint(sql, "g", has_merchant);
-        sql.push("g.room) x where g.room > 0), looked as (select coalesce(max(step), 0)::bigint as at from endpoints), ");
+        sql.push("greatest(g.room, 0)) x where g.room > 0), looked as (select coalesce(max(step), 0)::bigint as at from endpoints), ");
     } else {
         sql.push("head as materialized (");
         push_head(sql, of_merchant, has_merchant);

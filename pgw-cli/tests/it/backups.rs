@@ -35,6 +35,13 @@ impl Drop for Scratch {
 fn a_backup_is_verified_by_restoring_it() {
     let pgw = Pgw::on_postgres();
     pgw.key("admin");
+    // A key that stands for no payment.
+    let schema = pgw.variable("PGW_SCHEMA").to_owned();
+    let sql = format!(
+        "insert into {schema}.idempotency_keys (merchant, live, key, fingerprint, object, created_at) \
+         values ('default', false, 'k', decode(repeat('00', 32), 'hex'), 'found', now())"
+    );
+    crate::operating::execute(&pgw, &sql);
     let scratch = Scratch::new("backup");
     let made = pgw.run(&["backup", "--to", scratch.path(), "--json"]).ok().json();
     let path = made[0]["path"].as_str().unwrap().to_owned();

@@ -8,6 +8,7 @@ use crate::access::{
 use crate::changes::{Changes, Guard, Write};
 use crate::error::Error;
 use crate::id::KeyId;
+use crate::idempotency::KeyTarget;
 use crate::page::{Cursor, Page, PageFrom, PageRequest};
 use crate::secret::Secret;
 use crate::text::{Description, Reason};
@@ -122,9 +123,9 @@ impl Bound<'_> {
         let made = (key, text.secret().clone());
         let changes = self.under(asked, changes, &made)?;
         Ok(match self.commit(changes).await? {
-            Commit::Known { .. } => None,
-            // The id is new and random: a conflict can only be an earlier try of this very commit.
-            Commit::Applied | Commit::Conflict(_) => Some(made),
+            Commit::Known { target, .. } if target != KeyTarget::ApiKey(made.0.id) => None,
+            // The id is new and random: whatever else it is can only be an earlier try of this very commit.
+            Commit::Applied | Commit::Known { .. } | Commit::Conflict(_) => Some(made),
         })
     }
 

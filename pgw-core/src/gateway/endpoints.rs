@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::error::Error;
 use crate::id::EndpointId;
+use crate::idempotency::KeyTarget;
 use crate::page::{Page, PageRequest};
 use crate::secret::Secret;
 use crate::webhook::plan::{self, EndpointUpdate, NewEndpoint};
@@ -84,9 +85,9 @@ impl Bound<'_> {
         let made = EndpointWithSecret { endpoint, secret };
         let changes = self.under(asked, changes, &made)?;
         Ok(match self.commit(changes).await? {
-            Commit::Known { .. } => None,
-            // The id is new and random: a conflict can only be an earlier try of this very commit.
-            Commit::Applied | Commit::Conflict(_) => Some(made),
+            Commit::Known { target, .. } if target != KeyTarget::Endpoint(made.endpoint.id) => None,
+            // The id is new and random: whatever else it is can only be an earlier try of this very commit.
+            Commit::Applied | Commit::Known { .. } | Commit::Conflict(_) => Some(made),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::access::{ApiKey, DeniedNetwork};
+use crate::access::{ApiKey, DeniedNetwork, Pepper};
 use crate::changes::Changes;
 use crate::crypto::{Context, Sealed};
 use crate::error::Error;
@@ -40,7 +40,8 @@ use reply::{Keeps, Reply};
 /// answer that tells a secret is kept in an envelope of the gateway's key ring; where there is none, or its key was destroyed, a replay shows
 /// the object without the secret. Answers that hold personal data are not kept: a replay shows the object as it is.
 ///
-/// What fails claims no key. Without a key each verb does what the one of [`Bound`] does.
+/// What changes many objects, in many commits, claims its key with the last of them: until then, another call does again what is still to be
+/// done. What fails claims no key. Without a key each verb does what the one of [`Bound`] does.
 ///
 /// # Errors
 /// Those of the verb of [`Bound`]; [`Error::KeyReused`] when the key stands for another request, [`Error::AnswerGone`] when there is no
@@ -199,7 +200,7 @@ impl Once<'_> {
         &self,
         new: NewEndpoint,
     ) -> Result<Answered<EndpointWithSecret>, Error> {
-        let asked = self.asked(&reply::ENDPOINT_MADE, || print::new_endpoint(&new));
+        let asked = self.asked(&reply::ENDPOINT_MADE, || print::new_endpoint(&new, self.pepper()));
         self.run(&asked, self.bound.create_endpoint_as(new, &asked)).await
     }
 
@@ -212,7 +213,8 @@ impl Once<'_> {
         id: EndpointId,
         update: EndpointUpdate,
     ) -> Result<Answered<Endpoint>, Error> {
-        let asked = self.asked(&reply::ENDPOINT_CHANGED, || print::update_endpoint(id, &update));
+        let asked = self
+            .asked(&reply::ENDPOINT_CHANGED, || print::update_endpoint(id, &update, self.pepper()));
         self.run(&asked, self.bound.update_endpoint_as(id, update, &asked)).await
     }
 
@@ -267,7 +269,7 @@ impl Once<'_> {
         &self,
         new: NewDeniedNetwork,
     ) -> Result<Answered<DeniedNetwork>, Error> {
-        let asked = self.asked(&reply::NETWORK_DENIED, || print::deny_network(&new));
+        let asked = self.asked(&reply::NETWORK_DENIED, || print::deny_network(&new, self.pepper()));
         self.run(&asked, self.bound.deny_network_as(new, &asked)).await
     }
 
@@ -304,10 +306,15 @@ impl Once<'_> {
     /// Those of [`Once`].
     pub async fn confirm_payment(&self, id: PaymentId) -> Result<Receipt, Error> {
         let asked = self.asked(&reply::PAYMENT_MOVED, || print::confirm_payment(id));
-        if self.earlier(&asked).await?.is_none()
-            && let Some(state) = self.bound.confirm_payment_as(id, &asked).await?
-        {
-            return Ok(Receipt::of_first(state, Origin::First));
+        if self.earlier(&asked).await?.is_none() {
+            match self.bound.confirm_payment_as(id, &asked).await {
+                Ok(Some(state)) => return Ok(Receipt::of_first(state, Origin::First)),
+                Ok(None) => {}
+                Err(error) if matches!(self.earlier(&asked).await, Ok(None) | Err(_)) => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
         }
         let state = self.bound.payment(id).await?.ok_or(Error::NotFound("payment"))?;
         Ok(Receipt::of_first(state, Origin::Replayed))
@@ -367,6 +374,10 @@ impl Once<'_> {
         self.run(&asked, verb).await
     }
 
+    fn pepper(&self) -> &Pepper {
+        &self.bound.gateway.parts.pepper
+    }
+
     fn asked<T>(
         &self,
         reply: &'static Reply<T>,
@@ -384,7 +395,15 @@ impl Once<'_> {
         if let Some(earlier) = self.earlier(asked).await? {
             return self.replay(asked, earlier).await;
         }
-        if let Some(value) = verb.await? {
+        let done = match verb.await {
+            Ok(done) => done,
+            // What it found may be what somebody else did under this very key, a moment ago.
+            Err(error) => match self.earlier(asked).await {
+                Ok(Some(earlier)) => return self.replay(asked, earlier).await,
+                _ => return Err(error),
+            },
+        };
+        if let Some(value) = done {
             let (target, answer) = ((asked.reply.target)(&value), asked.reply.answer(&value));
             return Ok(Answered { value: Some(value), target, answer });
         }
@@ -448,10 +467,6 @@ impl Once<'_> {
                     .consent_of(customer, id)
                     .await?
                     .map(|consent| representation::consent(&consent))
-            }
-            KeyTarget::Network(network) => {
-                let entry = bound.denied_network(network).await?;
-                entry.map(|entry| representation::denied_network(&entry))
             }
             KeyTarget::Found => None,
         };

@@ -228,15 +228,6 @@ impl Bound<'_> {
         Ok(self.storage.shield(None).await?.unwrap_or_default())
     }
 
-    /// A network that is on the denylist.
-    pub(super) async fn denied_network(
-        &self,
-        network: Network,
-    ) -> Result<Option<DeniedNetwork>, Error> {
-        let now = self.gateway.parts.env.now();
-        Ok(self.shield_now().await?.entry(network, now).cloned())
-    }
-
     async fn change_shield<T: Sync + 'static>(
         &self,
         plan: impl FnMut(&Shield, &mut Stamp<'_>) -> Result<Change<T>, Error>,

@@ -40,8 +40,8 @@ impl DeliveryOptions {
     pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
     /// Attempts at once where nothing else is said.
     pub const CONCURRENCY_DEFAULT: u8 = Self::CONCURRENCY_MAX / 2;
-    /// Most attempts at once: half of what is held of an endpoint, so that the next one starts when one ends, and while what was answered is
-    /// recorded.
+    /// Most attempts at once: half of what is held of an endpoint that sets no limit of its own, so that the next one starts when one ends,
+    /// and while what was answered is recorded.
     pub const CONCURRENCY_MAX: u8 = (queue::PER_ENDPOINT_MAX / 2) as u8;
     /// Most attempts a second that a limit may be set to.
     pub const RATE_MAX: u32 = 10_000;

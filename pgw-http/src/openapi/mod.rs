@@ -72,7 +72,7 @@ request are refused.
 `Idempotency-Key` is optional: 1 to 255 visible ASCII characters, bare or quoted. Its scope is the merchant and the mode. The same \
 request again gets the same answer, byte for byte, with `Idempotent-Replayed: true`; another request under the same key is \
 answered 422. Stored answers are kept for at least 24 hours. The key's claim on what it made is kept for ever: a later replay \
-answers the object's current state and never makes a second one, or 409 where many objects were changed. What moves a payment on \
+answers the object's current state and never makes a second one, or 409 where it is gone or many were changed. What moves a payment on \
 without a new operation (`confirm`, `resolve`) and consents, which hold personal data, are answered with their current state at once. \
 Answers that tell a secret are kept encrypted. Whatever fails does not use up a key.
 

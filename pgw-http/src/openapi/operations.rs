@@ -306,7 +306,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "POST",
         "/webhook-endpoints",
         "createWebhookEndpoint",
-        "Creates an endpoint; its secret is in this answer only.",
+        "Creates an endpoint; its secret is in this answer, and its replays, only.",
         &[(201, "WebhookEndpointWithSecret")],
     )
     .headers(ONCE)
@@ -426,7 +426,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         "POST",
         "/api-keys",
         "createApiKey",
-        "Makes an API key; its text is in this answer only.",
+        "Makes an API key; its text is in this answer, and its replays, only.",
         &[(201, "ApiKeyWithSecret")],
     )
     .headers(ONCE)

@@ -125,7 +125,7 @@ async fn cases(app: &App) -> Vec<Case> {
             "/ip-denylist",
             NETWORK,
             r#"{"network":"192.0.2.0/25"}"#,
-            Then::Same,
+            Then::Gone,
         ),
         case(
             "POST /customers/{customer}/consents",
@@ -275,6 +275,28 @@ async fn fifty_at_once_make_one_and_are_told_the_same() {
     }
     let shown = app.gateway.host().endpoint(endpoint.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(shown.generation, 2, "it was rotated once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_finds_it_settled_under_the_same_key_is_not_refused() {
+    let app = Arc::new(App::new().await);
+    for _ in 0..20 {
+        let id = app.post("/payments", payment("")).await_reply().await.text("id");
+        let operation = until_review(&app, id.parse().unwrap()).await;
+        let body = json!({"operation": operation, "outcome": "succeeded", "reason": "seen"});
+        let tasks = (0..8).map(|_| {
+            let (app, id, body) = (Arc::clone(&app), id.clone(), body.to_string());
+            tokio::spawn(async move {
+                let path = format!("/payments/{id}/resolve");
+                app.post(&path, body).with(KEY, &id).await_reply().await
+            })
+        });
+        let replies = join_all(tasks).await.into_iter().map(Result::unwrap);
+        let replies = replies.collect::<Vec<Reply>>();
+        let first = replies.iter().filter(|reply| reply.header(REPLAYED).is_none()).count();
+        assert_eq!(first, 1, "{replies:?}");
+        assert!(replies.iter().all(|reply| reply.status == StatusCode::OK), "{replies:?}");
+    }
 }
 
 #[tokio::test]

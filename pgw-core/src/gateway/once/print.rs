@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::Pepper;
 use crate::gateway::{NewApiKey, NewDeniedNetwork, RevokedKeys, Run};
 use crate::id::{DeliveryId, EndpointId, PaymentId};
 use crate::idempotency::{Fingerprint, Fingerprinter};
@@ -16,7 +17,7 @@ use crate::webhook::{
     CustomHeaders, DeliveryOptions, EndpointStatus, EventFilter, Ordering, Profiles,
 };
 
-pub(super) fn new_endpoint(new: &NewEndpoint) -> Fingerprint {
+pub(super) fn new_endpoint(new: &NewEndpoint, pepper: &Pepper) -> Fingerprint {
     let NewEndpoint { url, description, filters, profiles, options, headers } = new;
     let DeliveryOptions { timeout, concurrency, rate_per_s, ordering } = options;
     let concurrency = concurrency.map(|most| i64::from(most.get()));
@@ -27,12 +28,18 @@ pub(super) fn new_endpoint(new: &NewEndpoint) -> Fingerprint {
         .text(&listed(filters))
         .text(&named(*profiles))
         .text(ordering.as_str())
-        .text(headers.to_secret().expose());
+        .optional(
+            Some(headers).filter(|it| !it.is_empty()).map(|it| hidden(it, pepper)).as_deref(),
+        );
     let print = number(print, timeout.map(millis));
     number(number(print, concurrency), rate).finish()
 }
 
-pub(super) fn update_endpoint(id: EndpointId, update: &EndpointUpdate) -> Fingerprint {
+pub(super) fn update_endpoint(
+    id: EndpointId,
+    update: &EndpointUpdate,
+    pepper: &Pepper,
+) -> Fingerprint {
     let EndpointUpdate { url, description, filters, profiles, .. } = update;
     let EndpointUpdate { timeout, concurrency, rate_per_s, ordering, headers, status, .. } = update;
     let print = Fingerprinter::new("update endpoint")
@@ -41,7 +48,7 @@ pub(super) fn update_endpoint(id: EndpointId, update: &EndpointUpdate) -> Finger
         .optional(filters.as_ref().map(|filters| listed(filters)).as_deref())
         .optional(profiles.map(named).as_deref())
         .optional(ordering.map(Ordering::as_str))
-        .optional(headers.as_ref().map(CustomHeaders::to_secret).as_ref().map(|text| text.expose()))
+        .optional(headers.as_ref().map(|headers| hidden(headers, pepper)).as_deref())
         .optional(status.as_ref().map(status_name));
     // What is left as it is, what is removed and what is set differ.
     let print = given(print, description, |print, text| {
@@ -114,10 +121,11 @@ pub(super) fn revoke_api_keys(
     onwards(print, after)
 }
 
-pub(super) fn deny_network(new: &NewDeniedNetwork) -> Fingerprint {
+/// Of a keyed digest: a hash of an address is soon turned back.
+pub(super) fn deny_network(new: &NewDeniedNetwork, pepper: &Pepper) -> Fingerprint {
     let NewDeniedNetwork { network, reason, expires_in } = new;
     let print = Fingerprinter::new("deny network")
-        .text(&network.to_string())
+        .text(&pepper.print(&network.to_string()))
         .optional(reason.as_ref().map(|reason| reason.as_str()));
     number(print, expires_in.map(millis)).finish()
 }
@@ -174,6 +182,11 @@ fn given<T>(
         Some(value) => add(print.number(1), value),
         None => print.number(0),
     }
+}
+
+/// Values of headers may be passwords.
+fn hidden(headers: &CustomHeaders, pepper: &Pepper) -> String {
+    pepper.print(headers.to_secret().expose())
 }
 
 fn listed(filters: &[EventFilter]) -> String {

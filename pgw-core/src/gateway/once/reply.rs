@@ -84,10 +84,11 @@ pub(in crate::gateway) static REVOKED: Reply<BulkRevocation> = Reply {
     body: representation::bulk_revocation,
 };
 
+/// An address may be a person's: it is kept with the answer, and not for ever with the key.
 pub(in crate::gateway) static NETWORK_DENIED: Reply<DeniedNetwork> = Reply {
     status: 201,
     keeps: Keeps::Answer,
-    target: |entry| KeyTarget::Network(entry.network),
+    target: |_| KeyTarget::Found,
     body: representation::denied_network,
 };
 

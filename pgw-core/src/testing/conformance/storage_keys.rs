@@ -41,14 +41,12 @@ pub async fn a_claim_is_recorded_with_its_answer(fixture: &dyn StorageFixture) {
 pub async fn a_key_stands_for_an_object_of_any_kind(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(30));
     let env = samples.env();
-    let network = "192.0.2.0/24".parse().expect("a network");
     let targets = [
         KeyTarget::Payment(PaymentId::mint(env)),
         KeyTarget::Endpoint(EndpointId::mint(env)),
         KeyTarget::Delivery(DeliveryId::new(EventId::mint(env), EndpointId::mint(env))),
         KeyTarget::ApiKey(KeyId::mint(env)),
         KeyTarget::Consent(ConsentId::from_uuid(env.uuid())),
-        KeyTarget::Network(network),
         KeyTarget::Found,
     ];
     for (number, target) in targets.into_iter().enumerate() {
