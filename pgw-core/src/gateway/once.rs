@@ -41,7 +41,8 @@ use reply::{Keeps, Reply};
 /// the object without the secret. Answers that hold personal data are not kept: a replay shows the object as it is.
 ///
 /// What changes many objects, in many commits, claims its key with the last of them: until then, another call does again what is still to be
-/// done. What fails claims no key. Without a key each verb does what the one of [`Bound`] does.
+/// done. What fails claims no key. Headers of endpoints and denied networks are compared by digests under the gateway's pepper: under another
+/// pepper such a request counts as another. Without a key each verb does what the one of [`Bound`] does.
 ///
 /// # Errors
 /// Those of the verb of [`Bound`]; [`Error::KeyReused`] when the key stands for another request, [`Error::AnswerGone`] when there is no
@@ -307,13 +308,9 @@ impl Once<'_> {
     pub async fn confirm_payment(&self, id: PaymentId) -> Result<Receipt, Error> {
         let asked = self.asked(&reply::PAYMENT_MOVED, || print::confirm_payment(id));
         if self.earlier(&asked).await?.is_none() {
-            match self.bound.confirm_payment_as(id, &asked).await {
-                Ok(Some(state)) => return Ok(Receipt::of_first(state, Origin::First)),
-                Ok(None) => {}
-                Err(error) if matches!(self.earlier(&asked).await, Ok(None) | Err(_)) => {
-                    return Err(error);
-                }
-                Err(_) => {}
+            let confirmed = self.bound.confirm_payment_as(id, &asked).await;
+            if let Some(state) = self.unless_done(&asked, confirmed).await? {
+                return Ok(Receipt::of_first(state, Origin::First));
             }
         }
         let state = self.bound.payment(id).await?.ok_or(Error::NotFound("payment"))?;
@@ -395,21 +392,26 @@ impl Once<'_> {
         if let Some(earlier) = self.earlier(asked).await? {
             return self.replay(asked, earlier).await;
         }
-        let done = match verb.await {
-            Ok(done) => done,
-            // What it found may be what somebody else did under this very key, a moment ago.
-            Err(error) => match self.earlier(asked).await {
-                Ok(Some(earlier)) => return self.replay(asked, earlier).await,
-                _ => return Err(error),
-            },
-        };
-        if let Some(value) = done {
+        let done = verb.await;
+        if let Some(value) = self.unless_done(asked, done).await? {
             let (target, answer) = ((asked.reply.target)(&value), asked.reply.answer(&value));
             return Ok(Answered { value: Some(value), target, answer });
         }
         // Somebody else was faster, or a try of this call that got no answer.
         let earlier = self.earlier(asked).await?.ok_or(Error::Busy("idempotency key"))?;
         self.replay(asked, earlier).await
+    }
+
+    /// What a verb found that failed may be what somebody else did under this very key, a moment ago: then it did nothing, and did not fail.
+    async fn unless_done<T>(
+        &self,
+        asked: &Asked<'_, T>,
+        done: Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        match done {
+            Err(error) if !matches!(self.earlier(asked).await, Ok(Some(_))) => Err(error),
+            done => Ok(done.unwrap_or(None)),
+        }
     }
 
     async fn earlier<T>(&self, asked: &Asked<'_, T>) -> Result<Option<KeyRecord>, Error> {
