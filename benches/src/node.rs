@@ -225,6 +225,10 @@ impl Queue for Held {
         self.queue.settle(settlements).await
     }
 
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        self.queue.leave(lane).await
+    }
+
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         self.queue.depth(lane).await
     }

@@ -126,8 +126,9 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// The monotonic clock of the async runtime, which tests pause and move.
+/// The monotonic clock of the async runtime, which tests pause and move: for how long something took or may take.
 #[expect(clippy::disallowed_methods, reason = "this file is where time enters")]
-pub(crate) fn runtime_now() -> tokio::time::Instant {
+#[must_use]
+pub fn runtime_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }

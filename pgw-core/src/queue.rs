@@ -98,6 +98,15 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// [`QueueError`].
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError>;
 
+    /// Says that a worker of this process claims no more of a lane: a queue that keeps jobs at hand for it gives them back. Others of this
+    /// process may go on claiming.
+    ///
+    /// # Errors
+    /// [`QueueError`]; then they are given out again when their leases run out.
+    async fn leave(&self, _lane: Lane) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     /// How full it is.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use crate::builder::{Engine, Group as Grouping};
 use crate::columns::{Columns, key_columns, key_record};
 use crate::database::{Database, Link, TRIES, joined};
 use crate::error::{Doubt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error};
-use crate::group::{Group, Outcome, Wait, compose, due, fits, outcomes};
+use crate::group::{Group, One, Outcome, Wait, compose, due, fits, outcomes};
+use crate::handoff::Reserved;
 use crate::rows::is_live;
 use crate::sql::Bound;
 use crate::steps::{Steps, Stopped, Whose};
@@ -56,7 +57,24 @@ struct Inner {
 /// A commit, and who waits for it.
 struct Item {
     changes: Changes,
+    /// Room of a worker here for the operation it begins.
+    held: Option<Reserved>,
     answer: oneshot::Sender<Result<Committed, StorageError>>,
+}
+
+impl Item {
+    fn as_one(&self) -> One<'_> {
+        One { changes: &self.changes, held: self.held.as_ref() }
+    }
+
+    fn answer(self, result: Result<Committed, StorageError>) {
+        // Before anybody hears that there is work.
+        if let (Ok(Committed::Applied { .. }), Some(held)) = (&result, self.held) {
+            held.hand(self.changes);
+        }
+        // Whoever asked may be gone.
+        let _ = self.answer.send(result);
+    }
 }
 
 impl Batcher {
@@ -82,13 +100,14 @@ impl Batcher {
             let inner = Arc::clone(inner);
             return joined(tokio::spawn(async move { inner.single(&changes).await }).await);
         };
+        let held = inner.database.handoff.reserve(&changes, &inner.database.env);
         let (answer, answered) = oneshot::channel();
         let call = {
             let mut waiting = inner.waiting();
             if waiting.count >= WAITING_MAX {
                 return Err(StorageError::Unavailable(Arc::new(Overload)));
             }
-            waiting.push(Item { changes, answer });
+            waiting.push(Item { changes, held, answer });
             waiting.call(committers)
         };
         match call {
@@ -159,8 +178,8 @@ impl Inner {
         let mut tries = 0;
         let verdicts = loop {
             tries += 1;
-            let changes: Vec<&Changes> = items.iter().map(|item| &item.changes).collect();
-            match self.database.try_group(&changes, Wait::Never, connection).await {
+            let all: Vec<One<'_>> = items.iter().map(Item::as_one).collect();
+            match self.database.try_group(&all, Wait::Never, connection).await {
                 Ok(verdicts) => break verdicts,
                 Err((error, _)) if tries < TRIES && is_worth_repeating(&error) => {
                     self.database.pause(tries).await;
@@ -181,8 +200,7 @@ impl Inner {
         };
         for (item, verdict) in items.into_iter().zip(verdicts) {
             match verdict {
-                // Whoever asked may be gone.
-                Verdict::Done(result) => drop(item.answer.send(result)),
+                Verdict::Done(result) => item.answer(result),
                 Verdict::Held => self.leave_alone(item),
             }
         }
@@ -211,7 +229,11 @@ impl Inner {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.database.try_group(&[changes], Wait::ForLocks, &mut None).await {
+            match self
+                .database
+                .try_group(&[One { changes, held: None }], Wait::ForLocks, &mut None)
+                .await
+            {
                 Ok(mut verdicts) => return verdicts.pop().map_or_else(lost, Verdict::result),
                 Err((error, _)) if tries < TRIES && is_worth_repeating(&error) => {
                     self.database.pause(tries).await;
@@ -242,9 +264,9 @@ pub(crate) async fn commit_here(
 ) -> Result<Committed, StorageError> {
     let failed = |error| write_error(error, Doubt::NotApplied);
     if engine == Engine::Single && fits(changes) {
-        let outcomes =
-            database.execute(connection, &[changes], Wait::ForLocks).await.map_err(failed)?;
-        let mut verdicts = database.settle(connection, &[changes], outcomes, Wait::ForLocks).await;
+        let all = [One { changes, held: None }];
+        let outcomes = database.execute(connection, &all, Wait::ForLocks).await.map_err(failed)?;
+        let mut verdicts = database.settle(connection, &all, outcomes, Wait::ForLocks).await;
         return verdicts.pop().map_or_else(lost, Verdict::result);
     }
     steps(connection, database, Whose::TheHosts).commit(changes).await.map_err(|stopped| {
@@ -303,7 +325,7 @@ impl Database {
     /// One transaction for a group: one round trip, or an explicit transaction through a pooler.
     async fn try_group(
         &self,
-        all: &[&Changes],
+        all: &[One<'_>],
         wait: Wait,
         kept: &mut Kept,
     ) -> Result<Vec<Verdict>, (sqlx::Error, Doubt)> {
@@ -340,14 +362,14 @@ impl Database {
     async fn execute(
         &self,
         connection: &mut PgConnection,
-        all: &[&Changes],
+        all: &[One<'_>],
         wait: Wait,
     ) -> Result<Vec<Made>, sqlx::Error> {
         let mut group = Group::default();
         let mut refused = Vec::new();
-        for (n, changes) in all.iter().enumerate() {
+        for (n, one) in all.iter().enumerate() {
             // A group has at most a thousand.
-            if let Err(error) = group.add(i32::try_from(n).unwrap_or(i32::MAX), changes) {
+            if let Err(error) = group.add(i32::try_from(n).unwrap_or(i32::MAX), *one) {
                 refused.push((n, error));
             }
         }
@@ -371,14 +393,14 @@ impl Database {
     async fn settle(
         &self,
         connection: &mut PgConnection,
-        all: &[&Changes],
+        all: &[One<'_>],
         made: Vec<Made>,
         wait: Wait,
     ) -> Vec<Verdict> {
         let is_open =
             |made: &Made| matches!(made, Ok(outcome) if !matches!(outcome, Outcome::Applied(_)));
         let asked: Vec<(i32, &Changes)> = (0..)
-            .zip(all.iter().copied())
+            .zip(all.iter().map(|one| one.changes))
             .zip(&made)
             .filter(|((_, changes), made)| changes.claim.is_some() && is_open(made))
             .map(|(numbered, _)| numbered)
@@ -386,7 +408,7 @@ impl Database {
         let mut known =
             if asked.is_empty() { Ok(HashMap::new()) } else { self.keys(connection, &asked).await };
         let mut verdicts = Vec::with_capacity(all.len());
-        for ((n, changes), made) in (0..).zip(all).zip(made) {
+        for ((n, changes), made) in (0..).zip(all.iter().map(|one| one.changes)).zip(made) {
             let outcome = match made {
                 Ok(outcome) => outcome,
                 Err(error) => {

@@ -13,6 +13,7 @@ use sqlx::{Error, PgConnection, PgPool, Postgres, Transaction};
 use crate::builder::Engine;
 use crate::clock::ServerClock;
 use crate::error::{Doubt, doubt_of, is_worth_repeating, read_error, write_error};
+use crate::handoff::Handoff;
 use crate::sql::{Bound, Sql, Statement};
 use crate::steps::Stopped;
 use crate::sweeps::Sweep;
@@ -98,6 +99,7 @@ pub(crate) struct Database {
     pub(crate) link: Link,
     engine: Engine,
     pub(crate) env: Env,
+    pub(crate) handoff: Arc<Handoff>,
     begin: Statement,
 }
 
@@ -119,7 +121,7 @@ impl Database {
             Link::Direct => Statement::begin("begin isolation level read committed".to_owned()),
             Link::Pooler => Statement::begin(timeouts.begin()),
         };
-        Self { pool, sql, clock, link, engine, env, begin }
+        Self { pool, sql, clock, link, engine, env, handoff: Arc::default(), begin }
     }
 
     /// Whether connections keep prepared statements.

@@ -9,8 +9,9 @@ use pgw_core::changes::{Changes, Committed};
 use pgw_core::id::{KeyId, PaymentId};
 use pgw_core::notifier::{Hint, Relay};
 use pgw_core::payment::PaymentState;
+use pgw_core::queue::Job;
 use pgw_core::scope::Scope;
-use pgw_core::storage::StorageError;
+use pgw_core::storage::{DueWork, StorageError};
 use pgw_core::timestamp::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row as _, Transaction};
@@ -19,6 +20,7 @@ use tokio::sync::Mutex;
 use crate::batch::commit_here;
 use crate::builder::Engine;
 use crate::database::{Database, Session};
+use crate::due;
 use crate::error::{Doubt, read_error, write_error};
 use crate::notifier::{PAYLOAD_MAX, channel};
 use crate::read;
@@ -68,6 +70,13 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         id: PaymentId,
     ) -> Result<Option<PaymentState>, StorageError> {
         read::payment(self, scope, id).await
+    }
+
+    pub(crate) async fn due_jobs(
+        &self,
+        jobs: &[Job],
+    ) -> Result<Vec<Option<DueWork>>, StorageError> {
+        due::due_all(self, jobs).await
     }
 
     pub(crate) async fn commit_changes(&self, changes: Changes) -> Result<Committed, StorageError> {

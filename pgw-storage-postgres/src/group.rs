@@ -15,6 +15,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::columns::Read;
+use crate::handoff::Reserved;
 use crate::rows::{
     AnswerRow, AttemptRow, AuditLine, ClaimRow, DeliveryGuard, DeliveryRow, EventRow, OperationRow,
     PaymentGuard, PaymentRow, Row, is_live,
@@ -122,6 +123,14 @@ impl Part {
     }
 }
 
+/// A commit of a group.
+#[derive(Clone, Copy)]
+pub(crate) struct One<'a> {
+    pub(crate) changes: &'a Changes,
+    /// The claim of the operation that it begins.
+    pub(crate) held: Option<&'a Reserved>,
+}
+
 /// Commits put together. At most one of them is about any one payment, delivery or key.
 #[derive(Default)]
 pub(crate) struct Group<'a> {
@@ -209,8 +218,8 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// When a value cannot be stored; then nothing of the commit is in the group.
-    pub(crate) fn add(&mut self, item: i32, changes: &'a Changes) -> Result<(), StorageError> {
-        let added = self.try_add(item, changes);
+    pub(crate) fn add(&mut self, item: i32, one: One<'a>) -> Result<(), StorageError> {
+        let added = self.try_add(item, one);
         if added.is_err() {
             self.payment_guards.drop_item(item);
             self.delivery_guards.drop_item(item);
@@ -227,7 +236,8 @@ impl<'a> Group<'a> {
         added
     }
 
-    fn try_add(&mut self, item: i32, changes: &'a Changes) -> Result<(), StorageError> {
+    fn try_add(&mut self, item: i32, one: One<'a>) -> Result<(), StorageError> {
+        let One { changes, held } = one;
         let scope = &changes.scope;
         let (merchant, live) = (scope.merchant.as_str(), is_live(scope.mode));
         let mut creates = false;
@@ -260,7 +270,8 @@ impl<'a> Group<'a> {
                     to.push(item, PaymentRow::new(payment)?);
                 }
                 Write::Operation { operation, due_in } => {
-                    let row = OperationRow::new(scope, operation, place(changes, write), *due_in)?;
+                    let place = place(changes, write);
+                    let row = OperationRow::new(scope, operation, place, *due_in, held)?;
                     self.operations.push(item, row);
                 }
                 Write::Event(event) => self.events.push(item, EventRow::new(event)?),

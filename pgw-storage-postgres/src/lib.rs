@@ -117,6 +117,7 @@ mod due;
 mod enlist;
 mod error;
 mod group;
+mod handoff;
 mod list;
 mod migrate;
 mod notifier;

@@ -22,6 +22,7 @@ use crate::columns::{Columns, Read};
 use crate::database::{Database, Session as _};
 use crate::due::job;
 use crate::error::corrupt;
+use crate::handoff::Taken;
 use crate::rows::is_live;
 use crate::sql::{Bound, Statement, Template};
 use crate::table::NOW;
@@ -31,6 +32,10 @@ use crate::value::{bits, fence, micros};
 ///
 /// A claim writes a lease and a fence into the row; leases are judged by the server's clock. A write of the row ends its claim. A job that
 /// was claimed [`CLAIMS_MAX`](Self::CLAIMS_MAX) times without being done is buried.
+///
+/// The operation of a new payment is claimed by the commit that creates it, where a worker of this process has said that it has room: it looked
+/// a moment ago, found fewer jobs than it asked for, and has not [left](Queue::leave). It is given to the next claim of this process, before what
+/// became due elsewhere in those milliseconds. One whose process ends before that waits for the lease that its worker asked for.
 ///
 /// An endpoint's own limit counts where it is lower; one delivery is out while it is failing, and none while it is paused.
 ///
@@ -207,6 +212,33 @@ impl PgQueue {
         Ok(claimed.claims)
     }
 
+    /// Claims of operations: what was handed over, and what is due besides.
+    async fn claim_operations(
+        &self,
+        table: Table,
+        max: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, QueueError> {
+        let handoff = &self.database.handoff;
+        let Taken { mut claims, mut look_for } = handoff.take(max);
+        while look_for > 0 {
+            let found = match self.claim_fairly(table, look_for, lease, None).await {
+                Ok(found) => found,
+                Err(error) if claims.is_empty() => return Err(error),
+                Err(error) => {
+                    // What was handed over is held, and is done.
+                    tracing::debug!(%error, "what is due besides was not found");
+                    return Ok(claims);
+                }
+            };
+            let are_all = found.len() < look_for;
+            claims.extend(found);
+            let room = max - claims.len();
+            look_for = if are_all { handoff.ask(room, lease) } else { handoff.found_more(room) };
+        }
+        Ok(claims)
+    }
+
     /// Merchants with due work for which there is room.
     async fn merchants(&self, table: Table, max: usize) -> Result<Vec<MerchantId>, QueueError> {
         let statement =
@@ -277,7 +309,10 @@ impl Queue for PgQueue {
     ) -> Result<Vec<Claim>, QueueError> {
         let Some(table) = Table::of(lane).filter(|_| max > 0) else { return Ok(Vec::new()) };
         if self.engine == Engine::Single {
-            return self.claim_fairly(table, max, lease, None).await;
+            if lane != Lane::Operations {
+                return self.claim_fairly(table, max, lease, None).await;
+            }
+            return self.claim_operations(table, max, lease).await;
         }
         let mut claims = Vec::new();
         for merchant in self.merchants(table, max).await? {
@@ -306,6 +341,17 @@ impl Queue for PgQueue {
         let mut held = self.about(SETTLE, compose_settle, &open, Duration::ZERO).await?.into_iter();
         let answer = |one| if is_open(&one) { held.next().unwrap_or(false) } else { true };
         Ok(settlements.iter().map(answer).collect())
+    }
+
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        if lane == Lane::Operations {
+            let back =
+                |claim| Settlement { claim, verdict: Verdict::Release { due_in: Duration::ZERO } };
+            let left: Vec<Settlement> =
+                self.database.handoff.close().await.into_iter().map(back).collect();
+            self.settle(&left).await?;
+        }
+        Ok(())
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {

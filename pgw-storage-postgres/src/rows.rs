@@ -16,6 +16,7 @@ use pgw_core::webhook::{
 };
 use uuid::Uuid;
 
+use crate::handoff::Reserved;
 use crate::sql::Bound;
 use crate::value::{Time, bits, count, micros, text};
 
@@ -128,6 +129,8 @@ row!(
         created_at: Time = "timestamptz",
         updated_at: Time = "timestamptz",
         due_in: Option<i64> = "bigint",
+        held_for: Option<i64> = "bigint",
+        held_as: Option<i64> = "bigint",
     }
 );
 
@@ -385,6 +388,7 @@ impl<'a> OperationRow<'a> {
         operation: &'a Operation,
         place: Option<i64>,
         due_in: Option<std::time::Duration>,
+        held: Option<&Reserved>,
     ) -> Made<Self> {
         let failure = operation.failure.as_ref();
         Ok(Self {
@@ -418,6 +422,8 @@ impl<'a> OperationRow<'a> {
             created_at: Time(operation.created_at),
             updated_at: Time(operation.updated_at),
             due_in: due_in.map(micros),
+            held_for: held.map(|held| micros(held.lease)),
+            held_as: held.map(|held| bits(held.fence.0)),
         })
     }
 }

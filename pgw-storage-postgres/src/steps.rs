@@ -356,7 +356,7 @@ impl Steps<'_> {
             }
             Write::Operation { operation, due_in } => {
                 let place = place(changes, write);
-                let row = OperationRow::new(scope, operation, place, *due_in)?;
+                let row = OperationRow::new(scope, operation, place, *due_in, None)?;
                 self.insert(&row, Existing::Replaced).await?;
                 due.set(
                     pgw_core::queue::Job::Operation {

@@ -141,6 +141,24 @@ impl PgStorage {
         self.0.together.payment(&self.0.database, scope, id).await
     }
 
+    /// Reads only what was not handed over with its claim.
+    async fn due_jobs(&self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
+        let database = &self.0.database;
+        let mut found = database.handoff.states(jobs);
+        let unknown: Vec<Job> = jobs
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| found.is_none())
+            .map(|(job, _)| job.clone())
+            .collect();
+        let mut read = due::due_all(database, &unknown).await?.into_iter();
+        let work = |state| match state {
+            Some(state) => Some(DueWork::Operation(Box::new(state))),
+            None => read.next().flatten(),
+        };
+        Ok(found.drain(..).map(work).collect())
+    }
+
     async fn stamp(&self, limit: usize) -> Result<usize, StorageError> {
         let database = Arc::clone(&self.0.database);
         let work = self.0.database.transact(move |connection| {
@@ -302,7 +320,7 @@ macro_rules! storage {
         }
 
         async fn due_all(&$self, jobs: &[Job]) -> Result<Vec<Option<DueWork>>, StorageError> {
-            due::due_all($session, jobs).await
+            $self.due_jobs(jobs).await
         }
 
         async fn due_page(

@@ -34,7 +34,7 @@ pub(crate) enum Piece {
 
 use Piece::{In, Text};
 
-/// When a row is due, and that nobody holds it: a write ends every claim.
+/// When a row is due, and that nobody holds it: a write ends every claim. One of an operation may begin another (see `Handoff`).
 const DUE: &[(&str, &[Piece])] = &[
     ("due_at", &[Text(NOW), Text(" + "), In("due_in"), Text(" * interval '1 microsecond'")]),
     ("claimed_until", &[Text("null::timestamptz")]),
@@ -50,12 +50,15 @@ impl Target for PaymentRow<'_> {
 
 impl Target for OperationRow<'_> {
     const TABLE: &'static str = "operations";
-    const INPUTS: &'static [&'static str] = &["due_in", "place"];
+    const INPUTS: &'static [&'static str] = &["due_in", "held_for", "held_as", "place"];
     const COMPUTED: &'static [(&'static str, &'static [Piece])] = &[
         DUE[0],
-        DUE[1],
-        DUE[2],
-        DUE[3],
+        (
+            "claimed_until",
+            &[Text(NOW), Text(" + "), In("held_for"), Text(" * interval '1 microsecond'")],
+        ),
+        ("claim_fence", &[In("held_as")]),
+        ("claims", &[Text("("), In("held_as"), Text(" is not null)::int::bigint")]),
         DUE[4],
         (
             "place",

@@ -274,7 +274,7 @@ async fn memory(pending: u64) -> Result<f64, Box<dyn Error>> {
 /// Endpoints of a backlog.
 const FAN: u64 = 10;
 /// Payments that a load which saturates has created and not seen delivered: it would outrun the worker, which shares its processors.
-const ON_THE_WAY_MAX: usize = 1_024;
+const ON_THE_WAY_MAX: usize = 384;
 /// Payments a second of a steady load.
 const STEADY: u32 = 100;
 /// How long a steady load runs before it counts: connections are made and statements prepared.

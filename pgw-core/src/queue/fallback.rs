@@ -145,6 +145,13 @@ impl Queue for FallbackQueue {
         Ok(filled(held, self.second.settle(&rest).await?))
     }
 
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        // Either may have been claimed from.
+        let first = self.first.leave(lane).await;
+        let second = self.second.leave(lane).await;
+        self.told(first).unwrap_or(Ok(())).and(second)
+    }
+
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         match self.told(self.first.depth(lane).await) {
             Some(depth) => depth,

@@ -182,6 +182,9 @@ impl State {
     }
 
     async fn drain(mut self) -> Drained {
+        if let Err(error) = self.gateway.parts().queue.leave(self.lane).await {
+            tracing::warn!(%error, "jobs kept at hand could not be returned; their leases will run out");
+        }
         let deadline = tokio::time::sleep(self.settings.drain);
         tokio::pin!(deadline);
         let mut heartbeat = tokio::time::interval(self.settings.lease / 3);

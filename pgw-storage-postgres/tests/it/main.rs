@@ -8,6 +8,7 @@ mod differential;
 mod enlisted;
 mod failures;
 mod fixtures;
+mod handoff;
 mod lint;
 mod locks;
 mod migrations;

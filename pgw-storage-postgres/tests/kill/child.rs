@@ -178,6 +178,10 @@ impl Queue for TellingQueue {
         self.inner.settle(settlements).await
     }
 
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        self.inner.leave(lane).await
+    }
+
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         self.inner.depth(lane).await
     }

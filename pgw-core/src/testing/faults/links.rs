@@ -83,6 +83,10 @@ impl Queue for Faulty<dyn Queue> {
         queue_call!(self, "settle", settle)
     }
 
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        queue_call!(self, "leave", self.inner.leave(lane))
+    }
+
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         queue_call!(self, "depth", self.inner.depth(lane))
     }

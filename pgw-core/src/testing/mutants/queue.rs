@@ -61,6 +61,10 @@ impl Queue for Mutant<dyn Queue> {
         self.inner.settle(&bent).await
     }
 
+    async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
+        self.inner.leave(lane).await
+    }
+
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         self.inner.depth(lane).await
     }
