@@ -118,6 +118,7 @@ mod enlist;
 mod error;
 mod group;
 mod handoff;
+mod held;
 mod list;
 mod migrate;
 mod notifier;
