@@ -99,7 +99,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError>;
 
     /// Says that a worker of this process claims no more of a lane: a queue that keeps jobs at hand for it gives them back. Others of this
-    /// process may go on claiming.
+    /// process may go on claiming. A queue around another passes it on.
     ///
     /// # Errors
     /// [`QueueError`]; then they are given out again when their leases run out.

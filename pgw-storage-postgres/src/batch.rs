@@ -68,8 +68,10 @@ impl Item {
     }
 
     fn answer(self, result: Result<Committed, StorageError>) {
-        // Before anybody hears that there is work.
-        if let (Ok(Committed::Applied { .. }), Some(held)) = (&result, self.held) {
+        // Before anybody hears that there is work. Nobody else is told of one that may have been applied: it would wait for its lease.
+        let may_be_there =
+            matches!(result, Ok(Committed::Applied { .. }) | Err(StorageError::Indeterminate(_)));
+        if let Some(held) = self.held.filter(|_| may_be_there) {
             held.hand(self.changes);
         }
         // Whoever asked may be gone.
@@ -192,7 +194,7 @@ impl Inner {
                 Err((error, doubt)) => {
                     let error = Arc::new(error);
                     for item in items {
-                        let _ = item.answer.send(Err(shared_error(&error, doubt)));
+                        item.answer(Err(shared_error(&error, doubt)));
                     }
                     return;
                 }

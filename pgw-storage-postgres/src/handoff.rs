@@ -1,9 +1,10 @@
 //! Operations handed to the workers of the process that commits them: the commit that makes an operation due claims it too, for a worker here
 //! that has room and found nothing else to do. So most payments are not looked for, claimed and read in statements of their own.
 //!
-//! In the database it is a claim as any other. What is lost here, with the process, waits for its lease.
+//! In the database it is a claim as any other. What is lost with the process waits for its lease.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,14 +17,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Where claims wait for whoever asked for them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Handoff {
     desk: Mutex<Desk>,
     /// Rings when a commit that was to hand something over is over.
     arrived: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Desk {
     asked: Option<Asked>,
     /// When it was last looked for what is due in the database.
@@ -51,7 +52,6 @@ struct Asked {
     at: Instant,
 }
 
-#[derive(Debug)]
 struct Handed {
     claim: Claim,
     state: PaymentState,
@@ -63,8 +63,11 @@ struct Handed {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) claims: Vec<Claim>,
-    /// How many to look for in the database; 0: somebody looked a moment ago.
+    /// How many to look for in the database. None when there is no room, or when many were handed over a moment after somebody looked: those
+    /// that finish look again.
     pub(crate) look_for: usize,
+    /// Claims that waited here for too long to be sure of: others may have them.
+    pub(crate) late: Vec<Claim>,
 }
 
 impl Handoff {
@@ -73,7 +76,7 @@ impl Handoff {
         if !begins(changes) {
             return None;
         }
-        let now = runtime_now();
+        let (now, fence) = (runtime_now(), Fence(env.u64()));
         let mut desk = self.desk();
         let asked = desk.asked.as_mut()?;
         let is_there = now.saturating_duration_since(asked.at) < STAYS;
@@ -86,7 +89,7 @@ impl Handoff {
         drop(desk);
         // Half of it is for the commit and the way from here to the worker.
         let until = now + lease / 2;
-        Some(Reserved { handoff: Arc::clone(self), lease, fence: Fence(env.u64()), until })
+        Some(Reserved { handoff: Arc::clone(self), lease, fence, until })
     }
 
     /// Gives out what is ready, up to `max`, oldest first.
@@ -94,12 +97,12 @@ impl Handoff {
         let now = runtime_now();
         let mut desk = self.desk();
         desk.states.clear();
-        let mut claims = Vec::new();
+        let (mut claims, mut late) = (Vec::new(), Vec::new());
         while claims.len() < max
             && let Some(handed) = desk.ready.pop_front()
         {
-            // Whoever finds it in the database may have it.
             if handed.until <= now {
+                late.push(handed.claim);
                 continue;
             }
             if let Job::Operation { operation, .. } = &handed.claim.job {
@@ -112,7 +115,7 @@ impl Handoff {
         let just_looked =
             desk.looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOKS_EVERY);
         let look_for = match &mut desk.asked {
-            Some(asked) if just_looked && !claims.is_empty() => {
+            Some(asked) if just_looked && claims.len() >= MANY => {
                 *asked = Asked { room: free, at: now, ..*asked };
                 0
             }
@@ -124,22 +127,20 @@ impl Handoff {
             }
             _ => {
                 desk.asked = None;
-                // With all its room promised, a worker looks all the same: a commit may fail.
-                free.max(1).min(room)
+                free
             }
         };
         if look_for > 0 {
             desk.looked_at = Some(now);
         }
-        Taken { claims, look_for }
+        Taken { claims, look_for, late }
     }
 
-    /// A worker found all that is due, and has room for so many more. How many more to look for: none.
-    pub(crate) fn ask(&self, room: usize, lease: Duration) -> usize {
+    /// A worker found all that is due, and has room for so many more.
+    pub(crate) fn ask(&self, room: usize, lease: Duration) {
         let mut desk = self.desk();
         let room = desk.unpromised(room);
         desk.asked = Some(Asked { room, lease, at: runtime_now() });
-        0
     }
 
     /// A worker found as many as it looked for: what is committed now waits for its turn behind those that may be left. How many more to look
@@ -175,11 +176,20 @@ impl Handoff {
         };
         // A commit that takes longer than this leaves its claim to its lease.
         let _ = tokio::time::timeout(CLOSES_IN, over).await;
-        self.desk().ready.drain(..).map(|handed| handed.claim).collect()
+        let mut desk = self.desk();
+        desk.states.clear();
+        desk.ready.drain(..).map(|handed| handed.claim).collect()
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Handoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the payments that wait here.
+        f.debug_struct("Handoff").finish_non_exhaustive()
     }
 }
 
@@ -193,7 +203,7 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Hands over the operation that was committed.
+    /// Hands over the operation that was committed, or may have been: of one that was not, the worker finds nothing.
     pub(crate) fn hand(self, changes: Changes) {
         let Changes { scope, writes, .. } = changes;
         let (mut payment, mut operation) = (None, None);
@@ -235,5 +245,7 @@ fn begins(changes: &Changes) -> bool {
 const STAYS: Duration = Duration::from_secs(3);
 /// How often the database is looked at although there is work at hand: others commit work too, and retries become due.
 const LOOKS_EVERY: Duration = Duration::from_millis(10);
+/// As many handed over at once are work for a while: that others have some may wait until one of them is done.
+const MANY: usize = 16;
 /// How long commits are waited for when nobody takes from here any more.
 const CLOSES_IN: Duration = Duration::from_secs(1);

@@ -35,6 +35,7 @@ use crate::value::{bits, fence, micros};
 /// The operation of a new payment is claimed by the commit that creates it, where a worker of this process has said that it has room: it looked
 /// a moment ago, found fewer jobs than it asked for, and has not [left](Queue::leave). It is given to the next claim of this process, before what
 /// became due elsewhere in those milliseconds. One whose process ends before that waits for the lease that its worker asked for.
+/// A worker that is dropped without [shutting down](pgw_core::worker::WorkerHandle::shutdown) may leave as many as it had room for to their leases.
 ///
 /// An endpoint's own limit counts where it is lower; one delivery is out while it is failing, and none while it is paused.
 ///
@@ -219,7 +220,10 @@ impl PgQueue {
         lease: Duration,
     ) -> Result<Vec<Claim>, QueueError> {
         let handoff = &self.database.handoff;
-        let Taken { mut claims, mut look_for } = handoff.take(max);
+        let Taken { mut claims, mut look_for, late } = handoff.take(max);
+        if !late.is_empty() {
+            self.give_back(late).await?;
+        }
         while look_for > 0 {
             let found = match self.claim_fairly(table, look_for, lease, None).await {
                 Ok(found) => found,
@@ -233,9 +237,21 @@ impl PgQueue {
             let are_all = found.len() < look_for;
             claims.extend(found);
             let room = max - claims.len();
-            look_for = if are_all { handoff.ask(room, lease) } else { handoff.found_more(room) };
+            if are_all {
+                handoff.ask(room, lease);
+                break;
+            }
+            look_for = handoff.found_more(room);
         }
         Ok(claims)
+    }
+
+    /// Makes claims everybody's again, now.
+    async fn give_back(&self, claims: Vec<Claim>) -> Result<(), QueueError> {
+        let released = Verdict::Release { due_in: Duration::ZERO };
+        let release = |claim| Settlement { claim, verdict: released.clone() };
+        let settlements: Vec<Settlement> = claims.into_iter().map(release).collect();
+        self.settle(&settlements).await.map(drop)
     }
 
     /// Merchants with due work for which there is room.
@@ -344,11 +360,7 @@ impl Queue for PgQueue {
 
     async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
         if lane == Lane::Operations {
-            let back =
-                |claim| Settlement { claim, verdict: Verdict::Release { due_in: Duration::ZERO } };
-            let left: Vec<Settlement> =
-                self.database.handoff.close().await.into_iter().map(back).collect();
-            self.settle(&left).await?;
+            self.give_back(self.database.handoff.close().await).await?;
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl fmt::Debug for PgStorage {
     }
 }
 
-/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `one_payment`, `stamp`, `purge`, `touch` and `redact`.
+/// [`Storage`] for a type whose reads go to a session, and that has `commit_changes`, `one_payment`, `due_jobs`, `stamp`, `purge`, `touch` and `redact`.
 macro_rules! storage {
     ([$($generics:tt)*] $type:ty, $self:ident => $session:expr) => {
         #[async_trait]

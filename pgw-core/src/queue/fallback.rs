@@ -53,13 +53,15 @@ pub struct FallbackQueue {
     first: Arc<dyn Queue>,
     second: Arc<dyn Queue>,
     is_away: Arc<AtomicBool>,
+    /// Whether the second was claimed from since the first was.
+    is_left_to_second: Arc<AtomicBool>,
 }
 
 impl FallbackQueue {
     /// Claims from `first`, and from `second` while `first` cannot be reached.
     #[must_use]
     pub fn new(first: Arc<dyn Queue>, second: Arc<dyn Queue>) -> Self {
-        Self { first, second, is_away: Arc::default() }
+        Self { first, second, is_away: Arc::default(), is_left_to_second: Arc::default() }
     }
 
     /// What the first queue said, unless it could not be reached: then `None`.
@@ -116,8 +118,21 @@ impl Queue for FallbackQueue {
         lease: Duration,
     ) -> Result<Vec<Claim>, QueueError> {
         match self.told(self.first.claim(lane, max, lease).await) {
-            Some(claimed) => claimed,
-            None => self.second.claim(lane, max, lease).await,
+            Some(claimed) => {
+                // What the second keeps at hand, nobody comes for any more.
+                if self.is_left_to_second.swap(false, Ordering::AcqRel) {
+                    for lane in Lane::ALL {
+                        if let Err(error) = self.second.leave(lane).await {
+                            tracing::warn!(%error, "jobs kept at hand could not be returned; their leases will run out");
+                        }
+                    }
+                }
+                claimed
+            }
+            None => {
+                self.is_left_to_second.store(true, Ordering::Release);
+                self.second.claim(lane, max, lease).await
+            }
         }
     }
 
@@ -146,10 +161,13 @@ impl Queue for FallbackQueue {
     }
 
     async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
-        // Either may have been claimed from.
+        // Either may have been claimed from. That the first is away is no news, and nothing of it is at hand then.
         let first = self.first.leave(lane).await;
         let second = self.second.leave(lane).await;
-        self.told(first).unwrap_or(Ok(())).and(second)
+        match first {
+            Err(QueueError::Unavailable(_)) => second,
+            first => first.and(second),
+        }
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {

@@ -182,16 +182,23 @@ impl State {
     }
 
     async fn drain(mut self) -> Drained {
-        if let Err(error) = self.gateway.parts().queue.leave(self.lane).await {
-            tracing::warn!(%error, "jobs kept at hand could not be returned; their leases will run out");
-        }
         let deadline = tokio::time::sleep(self.settings.drain);
         tokio::pin!(deadline);
         let mut heartbeat = tokio::time::interval(self.settings.lease / 3);
-        while !self.running.is_empty() {
+        let queue = Arc::clone(&self.gateway.parts().queue);
+        let leaving = queue.leave(self.lane);
+        tokio::pin!(leaving);
+        let mut has_left = false;
+        while !(has_left && self.running.is_empty()) {
             tokio::select! {
                 biased;
                 () = &mut deadline => break,
+                left = &mut leaving, if !has_left => {
+                    has_left = true;
+                    if let Err(error) = left {
+                        tracing::warn!(%error, "jobs kept at hand could not be returned; their leases will run out");
+                    }
+                }
                 _ = heartbeat.tick() => self.extend().await,
                 Some(finished) = self.running.join_next_with_id() => self.settle(finished).await,
             }

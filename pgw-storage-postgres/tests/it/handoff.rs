@@ -1,16 +1,22 @@
 //! What a commit claims for a worker of its own process: that the worker gets it, that nobody else does meanwhile, and that nothing is kept from
 //! others for longer than a claim may keep it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use pgw_core::changes::{Changes, Guard, Write};
 use pgw_core::payment::OperationKind;
-use pgw_core::queue::{Claim, Lane, Queue as _, Settlement, Verdict};
+use pgw_core::queue::{
+    Claim, Depth, FallbackQueue, Job, Lane, Queue, QueueError, Settlement, Verdict,
+};
 use pgw_core::storage::{DueWork, Storage as _};
 use pgw_core::testing::sample::{Creation, Samples};
 use pgw_storage_postgres::{PgQueue, PgStorage, ServerClock};
 
 use crate::fixtures::{Leg, schema};
-use crate::world::HEALTHY;
+use crate::world::{HEALTHY, World, order};
 
 const LEASE: Duration = Duration::from_secs(60);
 const ROOM: usize = 8;
@@ -93,9 +99,9 @@ async fn what_came_along_with_a_claim_is_given_once() {
     let jobs = [claims[0].job.clone()];
     let first = two.here.due_all(&jobs).await.expect(HEALTHY);
     let touched = two.samples.touched(&creation.payment);
-    let changes = pgw_core::changes::Changes::new(touched.scope.clone())
-        .guard(pgw_core::changes::Guard::Payment { id: touched.id, version: 1 })
-        .write(pgw_core::changes::Write::Payment(Box::new(touched)));
+    let changes = Changes::new(touched.scope.clone())
+        .guard(Guard::Payment { id: touched.id, version: 1 })
+        .write(Write::Payment(Box::new(touched)));
     two.there.commit(changes).await.expect(HEALTHY);
     let second = two.here.due_all(&jobs).await.expect(HEALTHY);
     let version = |found: &[Option<DueWork>]| match found {
@@ -203,13 +209,10 @@ async fn only_the_operation_of_a_new_payment_that_is_due_now_is_handed() {
     two.here.commit(later.changes()).await.expect(HEALTHY);
     two.here.commit(paid.changes()).await.expect(HEALTHY);
     let refund = two.samples.operation(&paid.payment, OperationKind::Refund);
-    let refunded = pgw_core::changes::Changes::new(paid.payment.scope.clone())
-        .guard(pgw_core::changes::Guard::Payment { id: paid.payment.id, version: 1 })
-        .write(pgw_core::changes::Write::Payment(Box::new(two.samples.touched(&paid.payment))))
-        .write(pgw_core::changes::Write::Operation {
-            operation: Box::new(refund),
-            due_in: Some(Duration::ZERO),
-        });
+    let refunded = Changes::new(paid.payment.scope.clone())
+        .guard(Guard::Payment { id: paid.payment.id, version: 1 })
+        .write(Write::Payment(Box::new(two.samples.touched(&paid.payment))))
+        .write(Write::Operation { operation: Box::new(refund), due_in: Some(Duration::ZERO) });
     two.here.commit(refunded).await.expect(HEALTHY);
     assert_eq!(depth(&here).await, (1, 0));
     // Nor what a host may still roll back.
@@ -219,4 +222,104 @@ async fn only_the_operation_of_a_new_payment_that_is_due_now_is_handed() {
     drop(enlisted);
     transaction.commit().await.expect(HEALTHY);
     assert_eq!(depth(&here).await, (2, 0));
+}
+
+/// A worker that was busy for so long that its lease may be over does not take what waited: it goes back, and is claimed anew.
+#[tokio::test]
+async fn what_waited_for_too_long_goes_back() {
+    let two = Two::new().await;
+    let here = two.here.queue();
+    let asked = here.claim(Lane::Operations, ROOM, Duration::from_micros(1)).await.expect(HEALTHY);
+    assert_eq!(asked, []);
+    let creation = two.create().await;
+    let claims = claim(&here, ROOM).await;
+    assert_eq!(claims.iter().map(|claim| claim.job.clone()).collect::<Vec<_>>(), [creation.job()]);
+    assert_eq!(claims[0].claims, 2);
+    assert_eq!(here.extend(&claims, LEASE).await.expect(HEALTHY), [true]);
+}
+
+/// While there is room for more than was handed over, what others committed is found too.
+#[tokio::test]
+async fn what_others_commit_is_found_beside_what_is_handed_over() {
+    let two = Two::new().await;
+    let here = two.here.queue();
+    claim(&here, ROOM).await;
+    let own = two.create().await;
+    let others = two.samples.creation();
+    two.there.commit(others.changes()).await.expect(HEALTHY);
+    let claims = claim(&here, ROOM).await;
+    let jobs: Vec<_> = claims.into_iter().map(|claim| claim.job).collect();
+    assert_eq!(jobs, [own.job(), others.job()]);
+}
+
+/// A worker that was shut down leaves nothing claimed: neither what it had, nor what came for it since.
+#[tokio::test]
+async fn a_worker_that_was_shut_down_leaves_nothing_claimed() {
+    let two = Two::new().await;
+    let world = World::on(&two.here);
+    let worker = world.work();
+    for _ in 0..ROOM {
+        world.gateway.on(&two.here).create_payment(order()).await.expect(HEALTHY);
+    }
+    worker.shutdown().await;
+    world.gateway.on(&two.here).create_payment(order()).await.expect(HEALTHY);
+    let (ready, in_flight) = depth(&two.there.queue()).await;
+    assert_eq!((ready > 0, in_flight), (true, 0));
+}
+
+/// A queue that is away, or empty.
+#[derive(Debug, Default)]
+struct Empty {
+    is_away: AtomicBool,
+}
+
+impl Empty {
+    fn answer<T>(&self, answer: T) -> Result<T, QueueError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(QueueError::Unavailable(Arc::new(std::io::Error::other("away"))));
+        }
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Queue for Empty {
+    async fn push(&self, _: &[(Job, Duration)]) -> Result<(), QueueError> {
+        self.answer(())
+    }
+
+    async fn restore(&self, _: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
+        self.answer(Some(0))
+    }
+
+    async fn claim(&self, _: Lane, _: usize, _: Duration) -> Result<Vec<Claim>, QueueError> {
+        self.answer(Vec::new())
+    }
+
+    async fn extend(&self, claims: &[Claim], _: Duration) -> Result<Vec<bool>, QueueError> {
+        self.answer(vec![false; claims.len()])
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
+        self.answer(vec![false; settlements.len()])
+    }
+
+    async fn depth(&self, _: Lane) -> Result<Depth, QueueError> {
+        self.answer(Depth::default())
+    }
+}
+
+/// When the queue before the rows is back, nobody comes for what the rows keep at hand.
+#[tokio::test]
+async fn rows_that_are_not_claimed_from_any_more_keep_nothing_at_hand() {
+    let two = Two::new().await;
+    let first = Arc::new(Empty { is_away: AtomicBool::new(true) });
+    let queue = FallbackQueue::new(Arc::clone(&first) as _, Arc::new(two.here.queue()));
+    let claims = async || queue.claim(Lane::Operations, ROOM, LEASE).await.expect("one is there");
+    assert_eq!(claims().await, []);
+    two.create().await;
+    assert_eq!(depth(&two.there.queue()).await, (0, 1));
+    first.is_away.store(false, Ordering::Relaxed);
+    assert_eq!(claims().await, []);
+    assert_eq!(depth(&two.there.queue()).await, (1, 0));
 }
