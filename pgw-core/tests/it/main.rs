@@ -7,6 +7,7 @@ mod egress;
 mod endpoints;
 mod found;
 mod javascript;
+mod once;
 mod ordering;
 mod outcomes;
 mod plans;
