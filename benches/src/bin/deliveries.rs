@@ -273,7 +273,8 @@ async fn memory(pending: u64) -> Result<f64, Box<dyn Error>> {
 
 /// Endpoints of a backlog.
 const FAN: u64 = 10;
-/// Payments that a load which saturates has created and not seen delivered: it would outrun the worker, which shares its processors.
+/// Payments that a load which saturates has created and not seen delivered, three for each of its connections: it would outrun the worker, which
+/// shares its processors.
 const ON_THE_WAY_MAX: usize = 384;
 /// Payments a second of a steady load.
 const STEADY: u32 = 100;
