@@ -49,6 +49,10 @@ async fn claim(queue: &PgQueue, max: usize) -> Vec<Claim> {
     queue.claim(Lane::Operations, max, LEASE).await.expect(HEALTHY)
 }
 
+fn jobs_of(claims: &[Claim]) -> Vec<Job> {
+    claims.iter().map(|claim| claim.job.clone()).collect()
+}
+
 /// How many are ready, and how many are claimed.
 async fn depth(queue: &PgQueue) -> (u64, u64) {
     let depth = queue.depth(Lane::Operations).await.expect(HEALTHY);
@@ -70,7 +74,7 @@ async fn a_worker_with_room_is_handed_what_its_process_commits() {
     assert_eq!(depth(&there).await, (0, 2));
     assert_eq!(claim(&there, ROOM).await, []);
     let claims = claim(&here, ROOM).await;
-    let jobs: Vec<_> = claims.iter().map(|claim| claim.job.clone()).collect();
+    let jobs = jobs_of(&claims);
     assert_eq!(jobs, [first.job(), second.job()], "in the order they were committed");
     assert!(claims.iter().all(|claim| claim.claims == 1));
     assert_ne!(claims[0].fence, claims[1].fence);
@@ -84,7 +88,7 @@ async fn a_worker_with_room_is_handed_what_its_process_commits() {
     let released = settled(claim_of_first.clone(), Duration::ZERO);
     assert_eq!(here.settle(&released).await.expect(HEALTHY), [true]);
     let again = claim(&there, ROOM).await;
-    assert_eq!(again.iter().map(|claim| &claim.job).collect::<Vec<_>>(), [&jobs[0]]);
+    assert_eq!(jobs_of(&again), [jobs[0].clone()]);
     assert_eq!(here.settle(&released).await.expect(HEALTHY), [false], "it is another's now");
 }
 
@@ -142,7 +146,7 @@ async fn what_nobody_comes_for_is_anothers_when_its_lease_runs_out() {
     assert_eq!(claim(&there, ROOM).await, []);
     two.clock.advance(Duration::from_secs(1));
     let claims = claim(&there, ROOM).await;
-    assert_eq!(claims.iter().map(|claim| claim.job.clone()).collect::<Vec<_>>(), [creation.job()]);
+    assert_eq!(jobs_of(&claims), [creation.job()]);
     assert_eq!(claims[0].claims, 2);
 }
 
@@ -159,7 +163,7 @@ async fn nothing_is_handed_past_what_has_been_due_for_longer() {
     jobs.push(two.create().await.job());
     assert_eq!(depth(&here).await, (2, 2));
     claimed.extend(claim(&here, ROOM).await);
-    assert_eq!(claimed.into_iter().map(|claim| claim.job).collect::<Vec<_>>(), jobs);
+    assert_eq!(jobs_of(&claimed), jobs);
 }
 
 /// No more is handed over than a worker said it has room for.
@@ -233,7 +237,7 @@ async fn what_waited_for_too_long_goes_back() {
     assert_eq!(asked, []);
     let creation = two.create().await;
     let claims = claim(&here, ROOM).await;
-    assert_eq!(claims.iter().map(|claim| claim.job.clone()).collect::<Vec<_>>(), [creation.job()]);
+    assert_eq!(jobs_of(&claims), [creation.job()]);
     assert_eq!(claims[0].claims, 2);
     assert_eq!(here.extend(&claims, LEASE).await.expect(HEALTHY), [true]);
 }
@@ -248,8 +252,7 @@ async fn what_others_commit_is_found_beside_what_is_handed_over() {
     let others = two.samples.creation();
     two.there.commit(others.changes()).await.expect(HEALTHY);
     let claims = claim(&here, ROOM).await;
-    let jobs: Vec<_> = claims.into_iter().map(|claim| claim.job).collect();
-    assert_eq!(jobs, [own.job(), others.job()]);
+    assert_eq!(jobs_of(&claims), [own.job(), others.job()]);
 }
 
 /// A worker that was shut down leaves nothing claimed: neither what it had, nor what came for it since.

@@ -1,6 +1,8 @@
 //! Tables that were never analysed, as they are from the first minutes on until autovacuum comes by: PostgreSQL knows nothing of them but
 //! their sizes. And tables that were analysed when they held something else than they do now.
 
+use std::time::Duration;
+
 use pgw_core::queue::{Lane, Queue as _};
 use pgw_core::storage::Storage as _;
 use pgw_storage_postgres::PgStorage;
@@ -8,6 +10,24 @@ use pgw_storage_postgres::sqlx::{AssertSqlSafe, raw_sql};
 
 use super::{Watched, load, writes};
 use crate::fixtures::{Leg, schema};
+
+/// A schema of its own with these rows, and nothing analysed but what they say.
+async fn filled(parts: &[&str]) -> Watched {
+    let schema = schema().await;
+    let watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
+    for part in parts {
+        let sql = part.replace("{schema}", schema.as_str());
+        raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
+    }
+    watched
+}
+
+/// Of all that was watched, nothing of this kind was found.
+async fn nothing_is_found(watched: Watched, kind: &str) {
+    let (_, found) = watched.finish(Leg::Pool).await;
+    let found: Vec<_> = found.iter().filter(|it| it.contains(kind)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
 
 /// All events of 300 payments wait for one endpoint, which wants them in order: a payment's first one is due, and three are parked behind it.
 const FILL: &str = "
@@ -26,12 +46,7 @@ select 'acme', true, s.id, w.id, 'payment.succeeded', s.payment, 'pending', 0, 0
 
 #[tokio::test]
 async fn what_is_parked_is_told_without_reading_all_of_its_endpoint() {
-    let schema = schema().await;
-    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
-    for part in [load::ALONE, FILL] {
-        let sql = part.replace("{schema}", schema.as_str());
-        raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
-    }
+    let mut watched = filled(&[load::ALONE, FILL]).await;
     let due = watched.storage.due_jobs(Lane::Deliveries, 500).await.expect("a healthy server");
     assert_eq!(due.len(), 300, "one of each payment");
     let due_jobs = async |it: &PgStorage| {
@@ -42,9 +57,7 @@ async fn what_is_parked_is_told_without_reading_all_of_its_endpoint() {
         it.due_all(&due).await.expect("a healthy server").iter().flatten().count()
     };
     watched.watch("due_all", due_all).await;
-    let (_, found) = watched.finish(Leg::Pool).await;
-    let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
-    assert!(many.is_empty(), "{many:#?}");
+    nothing_is_found(watched, "pages touched").await;
 }
 
 /// Many events that are stamped, which is what PostgreSQL is told of, and then those that wait.
@@ -60,17 +73,10 @@ from (select gen_random_uuid() as payment from generate_series(1, 2000)) x, gene
 
 #[tokio::test]
 async fn a_backlog_of_events_is_stamped_without_reading_all_of_it_for_each() {
-    let schema = schema().await;
-    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
-    for part in [load::ALONE, STAMPED] {
-        let sql = part.replace("{schema}", schema.as_str());
-        raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
-    }
+    let mut watched = filled(&[load::ALONE, STAMPED]).await;
     let stamp = async |it: &PgStorage| it.stamp_events(500).await.expect("a healthy server");
     watched.watch("stamp_events", stamp).await;
-    let (_, found) = watched.finish(Leg::Pool).await;
-    let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
-    assert!(many.is_empty(), "{many:#?}");
+    nothing_is_found(watched, "pages touched").await;
 }
 
 /// Ten endpoints have 12,000 due deliveries each, one after the other: what has been due for longest is all of one.
@@ -88,31 +94,19 @@ select 'acme', true, gen_random_uuid(), w.id, 'payment.succeeded', gen_random_uu
 /// Found with 863,000 due deliveries to 50 endpoints: each claim read all of them, and none was done within the timeout.
 #[tokio::test]
 async fn a_backlog_of_deliveries_is_claimed_without_reading_all_of_it() {
-    let schema = schema().await;
-    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
-    for part in [load::ALONE, BACKLOG] {
-        let sql = part.replace("{schema}", schema.as_str());
-        raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
-    }
+    let mut watched = filled(&[load::ALONE, BACKLOG]).await;
     let claim = async |it: &PgStorage| {
-        let lease = std::time::Duration::from_secs(60);
+        let lease = Duration::from_secs(60);
         it.queue().claim(Lane::Deliveries, 40, lease).await.expect("a healthy server").len()
     };
     // The first claims fill the first endpoint; those after them look behind it.
     watched.watch("claim", claim).await;
-    let (_, found) = watched.finish(Leg::Pool).await;
-    let many: Vec<_> = found.iter().filter(|it| it.contains("pages touched")).collect();
-    assert!(many.is_empty(), "{many:#?}");
+    nothing_is_found(watched, "pages touched").await;
 }
 
 #[tokio::test]
 async fn what_is_planned_on_empty_tables_scans_none() {
-    let schema = schema().await;
-    let mut watched = Watched::new(&schema, Leg::Pool.builder(&schema), "auto").await;
-    let sql = load::ALONE.replace("{schema}", schema.as_str());
-    raw_sql(AssertSqlSafe(sql)).execute(watched.storage.pool()).await.expect("valid rows");
+    let mut watched = filled(&[load::ALONE]).await;
     writes::of_payments(&mut watched, 77).await;
-    let (_, found) = watched.finish(Leg::Pool).await;
-    let scans: Vec<_> = found.iter().filter(|it| it.contains("sequential scans")).collect();
-    assert!(scans.is_empty(), "{scans:#?}");
+    nothing_is_found(watched, "sequential scans").await;
 }
