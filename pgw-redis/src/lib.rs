@@ -51,6 +51,7 @@ mod key;
 mod link;
 mod member;
 mod notifier;
+mod pushes;
 mod queue;
 mod rate_limit;
 mod redis;

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use pgw_core::env::Env;
 use pgw_core::payment::Fence;
 use pgw_core::queue::{
@@ -17,6 +17,7 @@ use redis::{Script, ScriptInvocation, Value, cmd};
 use crate::error::RedisError;
 use crate::key::Shard;
 use crate::member::{job, member};
+use crate::pushes::{Pushes, Sending, Untaken, tell};
 use crate::redis::{Inner, Redis};
 
 /// A queue of pointers in Redis, over any durable storage. A claim writes nothing to the storage.
@@ -34,6 +35,7 @@ use crate::redis::{Inner, Redis};
 pub struct RedisQueue {
     redis: Arc<Inner>,
     env: Env,
+    pushes: Pushes,
 }
 
 impl RedisQueue {
@@ -44,7 +46,7 @@ impl RedisQueue {
     pub const CLAIMS_MAX: u32 = 1_000;
 
     pub(crate) fn new(redis: &Redis) -> Self {
-        Self { redis: Arc::clone(&redis.0), env: Env::system() }
+        Self { redis: Arc::clone(&redis.0), env: Env::system(), pushes: Pushes::default() }
     }
 
     /// Loses everything, claims and buried jobs too, as a `FLUSHALL` does. The reapers push again what is due.
@@ -125,30 +127,59 @@ impl RedisQueue {
         parts.collect()
     }
 
-    /// A call of a script that adds the jobs of a part, and how many of them it knows.
+    /// A call of a script that adds the jobs of a part, and the places of those that it knows.
     fn adding(
         &self,
         script: &'static Script,
         (lane, shard, part): &Part<'_, (Job, Duration)>,
-    ) -> (ScriptInvocation<'static>, usize) {
+    ) -> (ScriptInvocation<'static>, Vec<usize>) {
         let mut call = self.call(script, *lane, *shard);
         call.arg(self.redis.jobs_max);
-        let mut given = 0;
-        for (_, (job, duration)) in part {
+        let mut given = Vec::with_capacity(part.len());
+        for (place, (job, duration)) in part {
             // A kind that this version does not know is left to those that do.
             let Some(member) = member(job) else { continue };
             call.arg(member).arg(micros(*duration));
-            given += 1;
+            given.push(*place);
         }
         (call, given)
     }
 
-    /// Whether all were looked at, for which there must have been room.
-    fn whole(&self, looked: usize, given: usize) -> Result<(), QueueError> {
-        if looked < given {
-            return Err(QueueError::Full { max: self.redis.jobs_max as usize });
+    fn full(&self) -> Untaken {
+        Untaken::Full { max: self.redis.jobs_max as usize }
+    }
+
+    /// Pushes for all who wait, until nobody does.
+    async fn send(self, mut sending: Sending) {
+        loop {
+            let pushes = sending.take();
+            if pushes.is_empty() {
+                return;
+            }
+            let jobs: Vec<_> = pushes.iter().flat_map(|push| push.jobs.iter().cloned()).collect();
+            tell(pushes, &self.push_all(&jobs).await);
         }
-        Ok(())
+    }
+
+    /// Pushes jobs; says of each why it was not taken, if so.
+    async fn push_all(&self, jobs: &[(Job, Duration)]) -> Vec<Option<Untaken>> {
+        let parts = self.parted(jobs, |(job, _)| job);
+        let pushes = parts.iter().map(async |part| {
+            let (call, given) = self.adding(&PUSH, part);
+            (given, self.redis.link.run::<usize>(&call).await)
+        });
+        let mut untaken = vec![None; jobs.len()];
+        for (given, looked) in join_all(pushes).await {
+            let (from, why) = match looked {
+                // All were looked at, for which there must have been room.
+                Ok(looked) => (looked, self.full()),
+                Err(error) => (0, Untaken::Failed(error)),
+            };
+            for place in given.into_iter().skip(from) {
+                untaken[place] = Some(why.clone());
+            }
+        }
+        untaken
     }
 
     /// Claims from one part what has been due since then, at the latest, and tells since when the first of what is left there has been due.
@@ -217,13 +248,11 @@ impl RedisQueue {
 #[async_trait]
 impl Queue for RedisQueue {
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
-        let parts = self.parted(jobs, |(job, _)| job);
-        let pushes = parts.iter().map(async |part| {
-            let (call, given) = self.adding(&PUSH, part);
-            let looked = self.redis.link.run(&call).await.map_err(unavailable)?;
-            self.whole(looked, given)
-        });
-        try_join_all(pushes).await.map(|_| ())
+        let (sending, told) = self.pushes.put(jobs);
+        if let Some(sending) = sending {
+            tokio::spawn(self.clone().send(sending));
+        }
+        told.await
     }
 
     async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
@@ -232,7 +261,7 @@ impl Queue for RedisQueue {
             let (call, given) = self.adding(&RESTORE, part);
             let (lost, looked): (usize, usize) =
                 self.redis.link.run(&call).await.map_err(unavailable)?;
-            self.whole(looked, given).map(|()| lost)
+            if looked < given.len() { Err(QueueError::from(self.full())) } else { Ok(lost) }
         });
         Ok(Some(try_join_all(restores).await?.into_iter().sum()))
     }

@@ -65,6 +65,10 @@ impl Drop for Browser {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Its own processes go after it, and write to the profile until then. They have its output, which ends with the last of them.
+        if let Some(mut stdout) = self.child.stdout.take() {
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+        }
         let _ = std::fs::remove_dir_all(&self.profile);
     }
 }
