@@ -17,7 +17,7 @@ use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Gateway, NewApiKey};
 use pgw_core::notifier::Notifier;
-use pgw_core::queue::{Claim, Depth, FallbackQueue, Job, Lane, Queue, QueueError, Settlement};
+use pgw_core::queue::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement};
 use pgw_core::scope::{Mode, Scope};
 use pgw_core::text::Description;
 use pgw_core::webhook::egress::{EgressPolicy, HttpScheme};
@@ -145,14 +145,13 @@ async fn serve(
     opened: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn Error>> {
     let pg = PgStorage::builder().with_link(place.link).connect(&place.database).await?;
-    let rows: Arc<dyn Queue> = Arc::new(pg.queue());
     let (queue, notifier): (_, Arc<dyn Notifier>) = match &place.redis {
         Some(url) => {
             let redis = Redis::node(url).build()?;
-            let queue: Arc<dyn Queue> = Arc::new(FallbackQueue::new(Arc::new(redis.queue()), rows));
+            let queue: Arc<dyn Queue> = Arc::new(pg.queue_behind(Arc::new(redis.queue())));
             (queue, Arc::new(redis.notifier()))
         }
-        None => (rows, Arc::new(pg.notifier())),
+        None => (Arc::new(pg.queue()), Arc::new(pg.notifier())),
     };
     let env = Env::system();
     let policy =

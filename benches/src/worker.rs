@@ -14,9 +14,7 @@ use pgw_core::env::Env;
 use pgw_core::gateway::Gateway;
 use pgw_core::notifier::Notifier;
 use pgw_core::processor::Resolution;
-use pgw_core::queue::{
-    Claim, Depth, FallbackQueue, Job, Lane, PER_ENDPOINT_MAX, Queue, QueueError, Settlement,
-};
+use pgw_core::queue::{Claim, Depth, Job, Lane, PER_ENDPOINT_MAX, Queue, QueueError, Settlement};
 use pgw_core::retry::RetryPolicy;
 use pgw_core::scope::Mode;
 use pgw_core::testing::keys::key_ring;
@@ -162,10 +160,9 @@ impl Backends {
     /// The jobs: in Redis, and in the rows while it is away; in the rows alone without one.
     #[must_use]
     pub fn queue(&self) -> Arc<dyn Queue> {
-        let rows = Arc::new(self.pg.queue());
         match &self.redis {
-            Some(redis) => Arc::new(FallbackQueue::new(Arc::new(redis.queue()), rows)),
-            None => rows,
+            Some(redis) => Arc::new(self.pg.queue_behind(Arc::new(redis.queue()))),
+            None => Arc::new(self.pg.queue()),
         }
     }
 

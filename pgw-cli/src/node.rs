@@ -9,7 +9,7 @@ use pgw_core::crypto::KeyRing;
 use pgw_core::env::Env;
 use pgw_core::gateway::{Bound, Gateway};
 use pgw_core::notifier::{Hint, Notifier as _};
-use pgw_core::queue::{FallbackQueue, Queue};
+use pgw_core::queue::Queue;
 use pgw_core::retry::RetryPolicy;
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::webhook::egress::{EgressPolicy, HttpScheme};
@@ -71,10 +71,9 @@ impl Node {
             }
             Some(options) => {
                 let storage = database::builder(config)?.connect_with(options).await?;
-                let rows: Arc<dyn Queue> = Arc::new(storage.queue());
-                let queue = match &redis {
-                    Some(redis) => Arc::new(FallbackQueue::new(Arc::new(redis.queue()), rows)),
-                    None => rows,
+                let queue: Arc<dyn Queue> = match &redis {
+                    Some(redis) => Arc::new(storage.queue_behind(Arc::new(redis.queue()))),
+                    None => Arc::new(storage.queue()),
                 };
                 let builder = builder.with_storage(Arc::new(storage.clone()));
                 (Store::Postgres(storage), queue, builder)

@@ -328,6 +328,9 @@ pub enum Committed {
         /// The jobs whose rows the commit made due, operations and deliveries, each with its delay. A hint for the
         /// queue: a backend whose queue is its rows, or that does not know, may leave it empty.
         due: Vec<(Job, Duration)>,
+        /// Whether the operations among them are claimed already, for a worker of this process, which is given them by the storage's own
+        /// queue: another queue is not told of them.
+        are_claimed: bool,
     },
     /// Nothing was written: the key was claimed before, by the same request, and this was its answer.
     Replayed {

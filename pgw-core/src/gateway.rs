@@ -34,7 +34,7 @@ use crate::idempotency::{KeyTarget, StoredAnswer};
 use crate::notifier::{Hint, Notifier};
 use crate::payment::plan::Stamp;
 use crate::payment::{Payment, PaymentState};
-use crate::queue::{Job, Queue};
+use crate::queue::{Job, Lane, Queue};
 use crate::sandbox::Sandbox;
 use crate::scope::{Mode, Scope};
 use crate::storage::{Storage, StorageError};
@@ -165,11 +165,19 @@ impl Gateway {
 
     /// Tells the queue and the others what a commit made due. Never fails: everything it says is found by polling too.
     pub(crate) async fn announce(&self, changes: Vec<Hint>, due: &[(Job, Duration)]) {
+        self.push(due).await;
+        self.hint(changes, due).await;
+    }
+
+    async fn push(&self, due: &[(Job, Duration)]) {
         if !due.is_empty()
             && let Err(error) = self.parts.queue.push(due).await
         {
             tracing::warn!(%error, "the queue did not take new jobs; the reaper will push them again");
         }
+    }
+
+    async fn hint(&self, changes: Vec<Hint>, due: &[(Job, Duration)]) {
         let mut hints = Hint::work(due);
         hints.extend(changes);
         if let Err(error) = self.parts.notifier.publish(&hints).await {
@@ -239,9 +247,13 @@ impl Bound<'_> {
         let (committed, certainty) =
             commit_surely(self.storage, changes, &self.gateway.parts.env).await?;
         Ok(match committed {
-            Ok(Committed::Applied { due }) => {
+            Ok(Committed::Applied { due, are_claimed }) => {
                 if self.announce == Announce::Now {
-                    self.gateway.announce(announcement, &due).await;
+                    let is_new = |job: &Job| !are_claimed || job.lane() != Lane::Operations;
+                    let new: Vec<_> = due.iter().filter(|(job, _)| is_new(job)).cloned().collect();
+                    self.gateway.push(&new).await;
+                    // A worker here is woken also for what is claimed for it.
+                    self.gateway.hint(announcement, &due).await;
                 }
                 Commit::Applied
             }

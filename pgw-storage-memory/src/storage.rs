@@ -161,7 +161,7 @@ impl Storage for MemoryStorage {
             Check::Apply => {
                 // Read while the lock is held, so that later commits never have earlier times.
                 let now = self.0.clock.now();
-                Ok(Committed::Applied { due: tables.apply_all(changes, now) })
+                Ok(Committed::Applied { due: tables.apply_all(changes, now), are_claimed: false })
             }
         }
     }

@@ -67,12 +67,15 @@ impl Item {
         One { changes: &self.changes, held: self.held.as_ref() }
     }
 
-    fn answer(self, result: Result<Committed, StorageError>) {
+    fn answer(self, mut result: Result<Committed, StorageError>) {
         // Before anybody hears that there is work. Nobody else is told of one that may have been applied: it would wait for its lease.
         let may_be_there =
             matches!(result, Ok(Committed::Applied { .. }) | Err(StorageError::Indeterminate(_)));
         if let Some(held) = self.held.filter(|_| may_be_there) {
             held.hand(self.changes);
+            if let Ok(Committed::Applied { are_claimed, .. }) = &mut result {
+                *are_claimed = true;
+            }
         }
         // Whoever asked may be gone.
         let _ = self.answer.send(result);
@@ -480,7 +483,10 @@ impl From<Unread> for StorageError {
 fn verdict(changes: &Changes, outcome: Outcome, earlier: Option<KeyRecord>, wait: Wait) -> Verdict {
     let outcome = match outcome {
         Outcome::Applied(made) => {
-            return Verdict::Done(Ok(Committed::Applied { due: due(changes, made) }));
+            return Verdict::Done(Ok(Committed::Applied {
+                due: due(changes, made),
+                are_claimed: false,
+            }));
         }
         outcome => outcome,
     };

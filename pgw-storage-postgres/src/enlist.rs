@@ -84,7 +84,7 @@ impl<'t, 'c> PgEnlisted<'t, 'c> {
         let mut transaction = self.transaction.lock().await;
         let committed =
             commit_here(&mut transaction, &self.database, &changes, self.engine).await?;
-        if let Committed::Applied { due } = &committed {
+        if let Committed::Applied { due, .. } = &committed {
             let mut hints = Hint::work(due);
             hints.extend(Hint::of(&changes));
             for payload in Relay::anonymous_texts(&hints, PAYLOAD_MAX) {

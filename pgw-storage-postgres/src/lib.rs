@@ -5,6 +5,7 @@
 //! | [`PgStorage`] | storage on a pool; commits of several callers at once share a transaction |
 //! | [`PgStorage::enlist`] | the same storage inside the host's own transaction |
 //! | [`PgStorage::queue`] | the due rows as a queue: leases by the server's clock, fences, no pushes that could be lost |
+//! | [`PgStorage::queue_behind`] | the same behind a queue of pointers, such as one in Redis |
 //! | [`PgStorage::notifier`] | hints between processes by LISTEN and NOTIFY; everything works without them, a poll later |
 //! | [`Migrator`] | the schema: embedded, checked by checksum, exported as plain SQL |
 //!
@@ -117,6 +118,7 @@ mod due;
 mod enlist;
 mod error;
 mod group;
+mod handed;
 mod handoff;
 mod held;
 mod list;
@@ -142,6 +144,7 @@ pub use builder::{ConnectError, Engine, Group, PgStorageBuilder};
 pub use clock::ServerClock;
 pub use database::{Link, Timeouts};
 pub use enlist::PgEnlisted;
+pub use handed::PgQueueBehind;
 pub use migrate::{Lock, MigrateError, Migrator};
 pub use notifier::PgNotifier;
 pub use partitions::Partitions;

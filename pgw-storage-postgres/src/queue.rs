@@ -21,7 +21,6 @@ use crate::columns::{Columns, Read};
 use crate::database::{Database, Session as _};
 use crate::due::job;
 use crate::error::corrupt;
-use crate::handoff::Taken;
 use crate::held::{End, Held, HeldRows};
 use crate::sql::{Bound, Statement, Template};
 use crate::table::NOW;
@@ -52,11 +51,13 @@ use crate::value::{bits, fence, micros};
 /// ```
 #[derive(Debug, Clone)]
 pub struct PgQueue {
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
     claims: Claims,
-    engine: Engine,
+    pub(crate) engine: Engine,
     /// How many endpoints claims of deliveries are still to look at before one looks at the head again.
     behind: Arc<AtomicU32>,
+    /// Whether its claims are given what commits of this process hand over.
+    takes_over: bool,
 }
 
 /// How jobs are claimed.
@@ -76,7 +77,7 @@ impl PgQueue {
     pub const CLAIMS_MAX: u32 = 1_000;
 
     pub(crate) fn new(database: Arc<Database>, claims: Claims, engine: Engine) -> Self {
-        Self { database, claims, engine, behind: Arc::default() }
+        Self { database, claims, engine, behind: Arc::default(), takes_over: true }
     }
 
     /// Buried jobs, each with the reason; at most `limit`.
@@ -212,48 +213,9 @@ impl PgQueue {
         Ok(claimed.claims)
     }
 
-    /// Claims of operations: what was handed over, and what is due besides.
-    async fn claim_operations(
-        &self,
-        table: Table,
-        max: usize,
-        lease: Duration,
-    ) -> Result<Vec<Claim>, QueueError> {
-        let handoff = &self.database.handoff;
-        let Taken { mut claims, mut look_for, late } = handoff.take(max);
-        if !late.is_empty()
-            && let Err(error) = self.give_back(late).await
-        {
-            tracing::debug!(%error, "claims that waited for too long are left to their leases");
-        }
-        while look_for > 0 {
-            let found = match self.claim_fairly(table, look_for, lease, None).await {
-                Ok(found) => found,
-                Err(error) if claims.is_empty() => return Err(error),
-                Err(error) => {
-                    // What was handed over is held, and is done.
-                    tracing::debug!(%error, "what is due besides was not found");
-                    return Ok(claims);
-                }
-            };
-            let are_all = found.len() < look_for;
-            claims.extend(found);
-            let room = max - claims.len();
-            if are_all {
-                handoff.ask(room, lease);
-                break;
-            }
-            look_for = handoff.found_more(room);
-        }
-        Ok(claims)
-    }
-
-    /// Makes claims everybody's again, now.
-    async fn give_back(&self, claims: Vec<Claim>) -> Result<(), QueueError> {
-        let released = Verdict::Release { due_in: Duration::ZERO };
-        let release = |claim| Settlement { claim, verdict: released.clone() };
-        let settlements: Vec<Settlement> = claims.into_iter().map(release).collect();
-        self.settle(&settlements).await.map(drop)
+    /// The rows alone, for a queue that is given by itself what is handed over.
+    pub(crate) fn without_handoff(&self) -> Self {
+        Self { takes_over: false, ..self.clone() }
     }
 
     /// Merchants with due work for which there is room.
@@ -326,10 +288,11 @@ impl Queue for PgQueue {
     ) -> Result<Vec<Claim>, QueueError> {
         let Some(table) = Table::of(lane).filter(|_| max > 0) else { return Ok(Vec::new()) };
         if self.engine == Engine::Single {
-            if lane != Lane::Operations {
+            if lane != Lane::Operations || !self.takes_over {
                 return self.claim_fairly(table, max, lease, None).await;
             }
-            return self.claim_operations(table, max, lease).await;
+            let claimed = self.claim_operations(max, lease, &self.without_handoff()).await?;
+            return Ok(claimed.into_all());
         }
         let mut claims = Vec::new();
         for merchant in self.merchants(table, max).await? {
@@ -361,8 +324,8 @@ impl Queue for PgQueue {
     }
 
     async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
-        if lane == Lane::Operations {
-            self.give_back(self.database.handoff.close().await).await?;
+        if lane == Lane::Operations && self.takes_over {
+            self.close_handoff(&self.without_handoff()).await?;
         }
         Ok(())
     }

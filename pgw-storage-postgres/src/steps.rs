@@ -338,7 +338,7 @@ impl Steps<'_> {
         for write in writes {
             self.write(changes, write, &silenced, &mut due).await?;
         }
-        Ok(Committed::Applied { due: due.0 })
+        Ok(Committed::Applied { due: due.0, are_claimed: false })
     }
 
     async fn write(

@@ -13,7 +13,7 @@ use pgw_core::idempotency::{IdempotencyKey, KeyRecord};
 use pgw_core::page::{Cursor, Page, PageRequest};
 use pgw_core::payment::{Conflict, Operation, Payment, PaymentState};
 use pgw_core::privacy::{Consent, ConsentHolder, CustomerDigest, ErasureProgress};
-use pgw_core::queue::{Job, Lane};
+use pgw_core::queue::{Job, Lane, Queue};
 use pgw_core::scope::{MerchantId, Scope};
 use pgw_core::storage::{
     AuditFilter, DeliveryFilter, DueJob, DueWork, PaymentFilter, Storage, StorageError,
@@ -27,6 +27,7 @@ use crate::batch::Batcher;
 use crate::builder::PgStorageBuilder;
 use crate::database::Database;
 use crate::enlist::PgEnlisted;
+use crate::handed::PgQueueBehind;
 use crate::notifier::PgNotifier;
 use crate::queue::PgQueue;
 use crate::steps::scoped;
@@ -88,6 +89,12 @@ impl PgStorage {
     #[must_use]
     pub fn queue(&self) -> PgQueue {
         PgQueue::new(Arc::clone(&self.0.database), self.0.builder.claims(), self.0.builder.engine())
+    }
+
+    /// The same behind a queue of pointers, such as one in Redis: claimed from while that cannot be reached.
+    #[must_use]
+    pub fn queue_behind(&self, first: Arc<dyn Queue>) -> PgQueueBehind {
+        PgQueueBehind::new(self.queue(), first)
     }
 
     /// Hints between the processes on this database.

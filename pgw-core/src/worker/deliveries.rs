@@ -101,7 +101,7 @@ async fn commit(gateway: &Gateway, job: &Job, changes: Changes) -> Result<Verdic
         _ => None,
     });
     match commit_surely(gateway.storage(), changes, gateway.env()).await? {
-        (Ok(Committed::Applied { mut due }), _) => {
+        (Ok(Committed::Applied { mut due, .. }), _) => {
             due.retain(|(made_due, _)| made_due != job);
             gateway.announce(announcement, &due).await;
             Ok(Verdict::Committed { due_in: own })

@@ -40,7 +40,7 @@ async fn commit(
             _ => None,
         });
         match commit_surely(gateway.storage(), changes, env).await? {
-            (Ok(Committed::Applied { due }), _) => {
+            (Ok(Committed::Applied { due, .. }), _) => {
                 if let Some(lasts) = pause {
                     // The commit counted the version up by one.
                     let version = endpoint.version.saturating_add(1);

@@ -408,7 +408,7 @@ impl Task<'_> {
         let storage = self.gateway.storage();
         let verdict = own_verdict(&changes, self.id);
         match commit_surely(storage, changes, self.gateway.env()).await? {
-            (Ok(Committed::Applied { mut due }), _) => {
+            (Ok(Committed::Applied { mut due, .. }), _) => {
                 due.retain(|(job, _)| job != self.job);
                 self.gateway.announce(announcement, &due).await;
                 Ok(Some(verdict))

@@ -210,7 +210,7 @@ fn keyed(samples: &Samples) -> (Creation, Changes) {
 
 async fn apply(storage: &MemoryStorage, changes: Changes) -> Vec<(pgw_core::queue::Job, Duration)> {
     match storage.commit(changes).await {
-        Ok(Committed::Applied { due }) => due,
+        Ok(Committed::Applied { due, .. }) => due,
         other => panic!("the changes must be applied, got {other:?}"),
     }
 }

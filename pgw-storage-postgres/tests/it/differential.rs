@@ -216,7 +216,7 @@ impl History {
 /// An outcome as text, without the parts in which backends may differ.
 fn shown(outcome: &Result<Committed, StorageError>) -> String {
     match outcome {
-        Ok(Committed::Applied { due }) => {
+        Ok(Committed::Applied { due, .. }) => {
             let mut due = due.clone();
             due.sort();
             format!("applied {due:?}")

@@ -222,7 +222,7 @@ pub async fn an_event_to_one_endpoint_is_delivered_to_no_other(fixture: &dyn Sto
         let named = registered(&*storage, samples.endpoint_for(filters)).await;
         let event = samples.event(EventType::TestPing);
         let due = match storage.commit(to_one(&samples, &event, &named)).await {
-            Ok(Committed::Applied { due }) => due,
+            Ok(Committed::Applied { due, .. }) => due,
             other => panic!("it was not applied: {other:?}"),
         };
         heard_by(&*storage, &samples, &event, std::slice::from_ref(&named)).await;

@@ -200,7 +200,7 @@ pub async fn a_wake_makes_the_next_one_due(fixture: &dyn StorageFixture) {
     let next = job_of(&samples, rows[1].id);
     match storage.commit(changes).await.expect(READS) {
         // A backend whose queue is its rows may leave it empty.
-        Committed::Applied { due } => assert!(
+        Committed::Applied { due, .. } => assert!(
             due.is_empty() || due == [(next.clone(), Duration::ZERO)],
             "the one that was woken, and no other: {due:?}"
         ),

@@ -23,7 +23,7 @@ pub(super) const READS: &str = "a read of a healthy storage must not fail";
 /// Commits and expects the changes to be applied; the jobs it reports due.
 pub(super) async fn apply(storage: &dyn Storage, changes: Changes) -> Vec<(Job, Duration)> {
     match storage.commit(changes).await {
-        Ok(Committed::Applied { due }) => due,
+        Ok(Committed::Applied { due, .. }) => due,
         other => panic!("the changes must be applied, got {other:?}"),
     }
 }

@@ -151,9 +151,9 @@ impl Mutant<dyn Storage> {
         let mut later = Changes::new(changes.scope.clone());
         later.writes = events;
         let mut committed = self.inner.commit(changes).await?;
-        if let Committed::Applied { due } = &mut committed
+        if let Committed::Applied { due, .. } = &mut committed
             && !later.writes.is_empty()
-            && let Ok(Committed::Applied { due: more }) = self.inner.commit(later).await
+            && let Ok(Committed::Applied { due: more, .. }) = self.inner.commit(later).await
         {
             due.extend(more);
         }
@@ -172,7 +172,7 @@ fn operations(changes: &Changes) -> impl Iterator<Item = &Operation> {
 impl Storage for Mutant<dyn Storage> {
     async fn commit(&self, mut changes: Changes) -> Result<Committed, StorageError> {
         if self.skips(&changes) {
-            return Ok(Committed::Applied { due: Vec::new() });
+            return Ok(Committed::Applied { due: Vec::new(), are_claimed: false });
         }
         self.bend(&mut changes).await?;
         if self.bug == Bug::EventOutsideCommit {
