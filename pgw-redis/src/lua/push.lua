@@ -1,10 +1,29 @@
 -- Adds jobs. ARGV: 3 most jobs, then of each its member and its delay. Returns how many were looked at: fewer than were given when there is no
 -- room.
 local most = tonumber(ARGV[3])
+local members = {}
+for i = 4, #ARGV, 2 do members[#members + 1] = ARGV[i] end
+local states = states_of(members)
+
+-- Most are new and due: those are added together.
+local seen, entries, places = {}, {}, {}
+local function add()
+  if #entries > 0 then
+    call('HSET', JOBS, unpack(entries))
+    call('ZADD', WAITING, unpack(places))
+  end
+  entries, places = {}, {}
+end
+
 local size, looked = call('HLEN', JOBS), 0
-for i = 4, #ARGV, 2 do
-  local member, due = ARGV[i], now + tonumber(ARGV[i + 1])
-  local kind, at, claims, since, fence, again = read(member)
+for n, member in ipairs(members) do
+  local state, due = states[n], now + tonumber(ARGV[n * 2 + 3])
+  if seen[member] then
+    add()
+    state = call('HGET', JOBS, member)
+  end
+  seen[member] = true
+  local kind, at, claims, since, fence, again = parse(state or '')
   if kind == 'l' then
     -- Put anew also where the index has lost it.
     if due < at or not call('ZSCORE', LATER, member) then
@@ -25,10 +44,21 @@ for i = 4, #ARGV, 2 do
     put(member, due, 0)
   elseif not is_crowded(member) then
     if size >= most then break end
-    put(member, due, 0)
+    if due > now then
+      put(member, due, 0)
+    else
+      local group = group_of(member)
+      entries[#entries + 1] = member
+      entries[#entries + 1] = 'w' .. stamp(due) .. stamp(now) .. '0'
+      places[#places + 1] = 0
+      places[#places + 1] = group .. '\0' .. stamp(due) .. member
+      touched[group] = true
+      count_in(group)
+    end
     size = size + 1
   end
   looked = looked + 1
 end
+add()
 finish()
 return looked

@@ -94,17 +94,30 @@ local function read(member)
   if state then return parse(state) end
 end
 
+-- The states of several, in their order; false where nothing is known.
+local function states_of(members)
+  if #members == 0 then return {} end
+  return call('HMGET', JOBS, unpack(members))
+end
+
 local function hold(member, kind, till, fence, since, claims, again)
   local tail = again and (':' .. stamp(again)) or ''
   local rest = stamp(since) .. string.format('%.0f', claims) .. tail
   call('HSET', JOBS, member, kind .. stamp(till) .. fence .. rest)
 end
 
--- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is.
+-- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is. Counted once a call.
+local crowds = {}
 local function is_crowded(member)
   if bound == 0 then return false end
   local group = group_of(member)
-  return call('ZLEXCOUNT', WAITING, '[' .. group .. '\0', '(' .. group .. '\1') >= 10000
+  crowds[group] = crowds[group] or call('ZLEXCOUNT', WAITING, '[' .. group .. '\0', '(' .. group .. '\1')
+  return crowds[group] >= 10000
+end
+
+-- One more of a group waits.
+local function count_in(group)
+  if crowds[group] then crowds[group] = crowds[group] + 1 end
 end
 
 -- Puts a held job right that nobody would see end, and one that is lost already.

@@ -20,6 +20,7 @@ for i = 4, #ARGV, 2 do
   elseif kind ~= 'b' and not is_crowded(member) then
     if size >= most then break end
     put(member, now, 0)
+    count_in(group_of(member))
     size, lost = size + 1, lost + 1
   end
   looked = looked + 1
