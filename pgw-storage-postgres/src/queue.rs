@@ -231,7 +231,7 @@ impl PgQueue {
     async fn about(
         &self,
         what: u32,
-        compose: fn(Table, bool) -> Template,
+        compose: impl Fn(Table, bool) -> Template + Send,
         claims: &[(&Claim, End)],
         lease: Duration,
     ) -> Result<Vec<bool>, QueueError> {
@@ -307,7 +307,12 @@ impl Queue for PgQueue {
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>, QueueError> {
         let claims: Vec<_> = claims.iter().map(|claim| (claim, End::Held)).collect();
-        self.about(EXTEND, compose_extend, &claims, lease).await
+        let compose = |table, has_merchant| compose_extend(table, self.claims, has_merchant);
+        let what = match self.claims {
+            Claims::SkipLocked => EXTEND,
+            Claims::Conditional => EXTEND_AND_WAIT,
+        };
+        self.about(what, compose, &claims, lease).await
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
@@ -651,15 +656,37 @@ fn compose_merchants(table: Table) -> Template {
 const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::boolean[], $11::bigint[], $12::text[]) \
      as i(item, merchant, live, first, second, fence, done, postponed, due_in, buried)";
 
-fn compose_extend(table: Table, has_merchant: bool) -> Template {
+/// A row that another transaction has locked keeps the lease it has: its holder's own commit may be under way, and must not be waited for, as that may
+/// wait for a row of these. The heartbeat comes again before the lease is over.
+fn compose_extend(table: Table, claims: Claims, has_merchant: bool) -> Template {
     let mut sql = Template::default();
-    sql.push("update {schema}.").push(table.name).push(" t set claimed_until = ").push(NOW);
-    sql.push(" + $2::bigint * interval '1 microsecond' from ")
-        .push(HELD)
-        .push(" where ")
-        .push(table.is_held);
-    sql.push(if has_merchant { " and t.merchant = $13" } else { "" });
-    sql.push(" and t.claim_fence = i.fence and t.buried is null returning i.item");
+    sql.push("with h as materialized (select * from ").push(HELD).push(")");
+    let holds = |sql: &mut Template| {
+        sql.push(table.is_held);
+        sql.push(if has_merchant { " and t.merchant = $13" } else { "" });
+        sql.push(" and t.claim_fence = i.fence and t.buried is null");
+    };
+    sql.push(", held as materialized (select i.item from h i cross join lateral (select t.claim_fence from {schema}.")
+        .push(table.name)
+        .push(" t where ");
+    holds(&mut sql);
+    sql.push(" limit 1) t)");
+    let rows = match claims {
+        Claims::SkipLocked => {
+            sql.push(", free as materialized (select i.* from (select * from h order by merchant, live, first, second) i cross join lateral (select t.claim_fence from {schema}.")
+                .push(table.name)
+                .push(" t where ");
+            holds(&mut sql);
+            sql.push(" for update skip locked) t)");
+            "free"
+        }
+        Claims::Conditional => "h",
+    };
+    sql.push(", extended as (update {schema}.").push(table.name);
+    sql.push(" t set claimed_until = ").push(NOW);
+    sql.push(" + $2::bigint * interval '1 microsecond' from ").push(rows).push(" i where ");
+    holds(&mut sql);
+    sql.push(") select item from held");
     sql
 }
 
@@ -727,3 +754,4 @@ const SETTLE: u32 = 3;
 const DEPTH: u32 = 4;
 const BURIED: u32 = 5;
 const MERCHANTS: u32 = 6;
+const EXTEND_AND_WAIT: u32 = 7;

@@ -58,6 +58,47 @@ async fn a_merchant_with_a_job_out_holds_up_no_other_on_a_distributed_engine() {
     merchants_take_turns(Leg::Distributed).await;
 }
 
+/// A commit under way has the row of a job that is held: the others' leases are extended without waiting for it, which that commit might wait for
+/// in its turn. Without this, each heartbeat under load cost a second, and a deadlock.
+async fn a_lease_is_extended_past_rows_that_are_locked(leg: Leg) {
+    let pg = Under::test(leg).await.storage;
+    let (queue, samples) = (pg.queue(), Samples::new(12));
+    for _ in 0..3 {
+        pg.commit(samples.creation().changes()).await.expect(HEALTHY);
+    }
+    let claims = queue.claim(Lane::Operations, 3, LEASE).await.expect(HEALTHY);
+    let Job::Operation { operation: locked, .. } = claims[1].job else { panic!("an operation") };
+    let schema = crate::fixtures::schema_of(&pg);
+    let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+    let lock = format!("select from {schema}.operations where id = $1 for update");
+    let lock = sqlx::query(AssertSqlSafe(lock)).bind(locked.as_uuid()).persistent(false);
+    lock.execute(&mut *transaction).await.expect(HEALTHY);
+    let held = queue.extend(&claims, LEASE * 10).await.expect("it waits for nobody");
+    assert_eq!(held, [true; 3]);
+    transaction.rollback().await.expect(HEALTHY);
+    let until = format!(
+        "select count(*) filter (where claimed_until > statement_timestamp() + interval '5 minutes') = 2 \
+         and bool_and(claimed_until > statement_timestamp()) from {schema}.operations"
+    );
+    let mut transaction = pg.pool().begin().await.expect(HEALTHY);
+    let are_extended: bool = sqlx::query_scalar(AssertSqlSafe(until))
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await
+        .expect(HEALTHY);
+    assert!(are_extended, "the two that nobody has locked, and the other is held as before");
+}
+
+#[tokio::test]
+async fn leases_are_extended_past_a_commit_under_way() {
+    a_lease_is_extended_past_rows_that_are_locked(Leg::Pool).await;
+}
+
+#[tokio::test]
+async fn leases_are_extended_past_a_commit_under_way_through_a_pooler() {
+    a_lease_is_extended_past_rows_that_are_locked(Leg::Pooler).await;
+}
+
 /// A claim that passes the head by looks at so many endpoints only, which may all have nothing due: then it looks at the head after all.
 #[tokio::test]
 async fn what_is_due_is_found_behind_any_number_of_endpoints() {
