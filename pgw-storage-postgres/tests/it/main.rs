@@ -3,6 +3,7 @@
 //! `PGW_TEST_POSTGRES` and `PGW_TEST_PGBOUNCER` name the servers; `scripts/test` starts private ones.
 
 mod audit;
+mod behind;
 mod cancel;
 mod differential;
 mod enlisted;
@@ -76,6 +77,10 @@ mod partitioned_queue_conformance {
 
 mod pooler_queue_conformance {
     pgw_core::queue_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await);
+}
+
+mod behind_queue_conformance {
+    pgw_core::queue_conformance!(crate::behind::OverMemory::test().await);
 }
 
 mod notifier_conformance {

@@ -14,6 +14,7 @@ use pgw_core::idempotency::IdempotencyKey;
 use pgw_core::money::Money;
 use pgw_core::payment::plan::NewPayment;
 use pgw_core::payment::{CaptureMethod, Customer};
+use pgw_core::queue::Queue;
 use pgw_core::sandbox::Sandbox;
 use pgw_core::testing::keys::key_ring;
 use pgw_core::testing::transport::RecordingTransport;
@@ -31,10 +32,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn on(pg: &PgStorage) -> Self {
+        Self::with_queue(pg, Arc::new(pg.queue()))
+    }
+
+    pub(crate) fn with_queue(pg: &PgStorage, queue: Arc<dyn Queue>) -> Self {
         let sandbox = Sandbox::new(Env::system());
         let gateway = Gateway::builder()
             .with_storage(Arc::new(pg.clone()))
-            .with_queue(Arc::new(pg.queue()))
+            .with_queue(queue)
             .with_notifier(Arc::new(pg.notifier()))
             .with_transport(Arc::new(RecordingTransport::new()), key_ring())
             .with_sandbox(sandbox.clone(), ProcessorSettings::default())

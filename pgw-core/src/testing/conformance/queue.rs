@@ -10,7 +10,7 @@ use super::queue_support::{
 use super::support::{apply, at_once, dropped_after, secs};
 use crate::changes::{Changes, Write};
 use crate::payment::Fence;
-use crate::queue::{Claim, Job, Lane, Verdict};
+use crate::queue::{Claim, Job, Lane, Settlement, Verdict};
 use crate::testing::sample::Samples;
 
 /// "Does not wait when there is nothing": an empty queue gives an empty answer.
@@ -264,6 +264,13 @@ pub async fn a_claim_is_settled_once(fixture: &dyn QueueFixture) {
         assert!(settle(&*queue, &held, verdict.clone()).await);
         assert!(!settle(&*queue, &held, verdict.clone()).await, "settled twice: {verdict:?}");
         assert!(!extend(&*queue, &held).await, "extended after {verdict:?}");
+        // Twice in one call: that it is a claim no more is said of either.
+        enqueue(fixture, &samples, Lane::Operations, &[Duration::ZERO]).await;
+        let held = claim_one(&*queue, Lane::Operations).await;
+        let one = Settlement { claim: held, verdict: verdict.clone() };
+        let both = queue.settle(&[one.clone(), one]).await.expect(WORKS);
+        let settled = both.iter().filter(|is_held| **is_held).count();
+        assert_eq!(settled, 1, "settled twice in one call: {verdict:?}");
     }
 }
 

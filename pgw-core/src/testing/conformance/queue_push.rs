@@ -35,6 +35,17 @@ pub async fn a_job_pushed_twice_is_one_job(fixture: &dyn QueueFixture) {
     assert_eq!(jobs(&claim(&*queue, Lane::Operations, 9).await), expected);
     fixture.advance(secs(10)).await;
     assert_eq!(claim(&*queue, Lane::Operations, 9).await, [], "the other one came up");
+    // New to the queue, and named more than once in one call.
+    let JobSource::Pushed = fixture.source().await else { return };
+    for lane in Lane::ALL {
+        let new = samples.job(lane);
+        let delays = [secs(5), Duration::ZERO, Duration::ZERO, secs(3)];
+        queue.push(&delays.map(|delay| (new.clone(), delay))).await.expect(WORKS);
+        assert_eq!(queue.depth(lane).await.expect(WORKS).ready, 1);
+        assert_eq!(jobs(&claim(&*queue, lane, 9).await), [new]);
+        fixture.advance(secs(10)).await;
+        assert_eq!(claim(&*queue, lane, 9).await, [], "the other one came up");
+    }
 }
 
 /// "Says how many were": waiting, claimed and buried ones were not, and those that were are there again, due now.
