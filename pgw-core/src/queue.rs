@@ -47,7 +47,8 @@ pub use fallback::FallbackQueue;
 ///
 /// # Extend and settle
 /// Both check the fence. A lease that ran out and was not claimed anew can still be extended and settled by its holder. The holder of a lease that ran out and was claimed anew can neither extend nor settle; each says so
-/// with `false` and changes nothing.
+/// with `false` and changes nothing. What another transaction is just changing need not be waited for: its holder is told as before, and keeps
+/// the lease there is.
 ///
 /// # Time
 /// Delays and leases are durations that the backend adds to its own clock.

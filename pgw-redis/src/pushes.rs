@@ -69,6 +69,11 @@ impl Pushes {
         (sending, told)
     }
 
+    /// Nobody counts on the sending under way: the next push begins another, for what waits too.
+    pub(crate) fn abandon(&self) {
+        self.lock().is_sending = false;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,6 +154,24 @@ mod tests {
         assert!(sending.take().is_empty());
         drop(sending);
         assert!(pushes.put(&[job(5)]).0.is_some(), "that one is over");
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_sending_keeps_nobody_from_another() {
+        let pushes = Pushes::default();
+        let (stuck, _) = pushes.put(&[job(1)]);
+        let mut stuck = stuck.expect("nobody pushes yet");
+        assert_eq!(stuck.take().len(), 1);
+        let (none, _) = pushes.put(&[job(2)]);
+        assert!(none.is_none());
+        pushes.abandon();
+        let (other, third) = pushes.put(&[job(3)]);
+        let mut other = other.expect("the first is abandoned");
+        let taken = other.take();
+        assert_eq!(taken.len(), 2, "what waited goes too");
+        tell(taken, &[None, None]);
+        third.await.unwrap();
+        assert!(stuck.take().is_empty() && other.take().is_empty());
     }
 
     #[tokio::test]

@@ -166,17 +166,21 @@ impl RedisQueue {
         let parts = self.parted(jobs, |(job, _)| job);
         let pushes = parts.iter().map(async |part| {
             let (call, given) = self.adding(&PUSH, part);
-            (given, self.redis.link.run::<usize>(&call).await)
+            (given, self.redis.link.run::<Vec<usize>>(&call).await)
         });
         let mut untaken = vec![None; jobs.len()];
-        for (given, looked) in join_all(pushes).await {
-            let (from, why) = match looked {
-                // All were looked at, for which there must have been room.
-                Ok(looked) => (looked, self.full()),
-                Err(error) => (0, Untaken::Failed(error)),
-            };
-            for place in given.into_iter().skip(from) {
-                untaken[place] = Some(why.clone());
+        for (given, answer) in join_all(pushes).await {
+            match answer {
+                Ok(full) => {
+                    for place in full.into_iter().filter_map(|n| given.get(n)) {
+                        untaken[*place] = Some(self.full());
+                    }
+                }
+                Err(error) => {
+                    for place in given {
+                        untaken[place] = Some(Untaken::Failed(error.clone()));
+                    }
+                }
             }
         }
         untaken
@@ -248,11 +252,22 @@ impl RedisQueue {
 #[async_trait]
 impl Queue for RedisQueue {
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let (sending, told) = self.pushes.put(jobs);
         if let Some(sending) = sending {
             tokio::spawn(self.clone().send(sending));
         }
-        told.await
+        // The sending may be on a runtime that nobody drives any more.
+        let patience = self.redis.link.timeout() * PUSHES_IN_PATIENCE;
+        match tokio::time::timeout(patience, told).await {
+            Ok(told) => told,
+            Err(_) => {
+                self.pushes.abandon();
+                Err(unavailable(RedisError::TimedOut(patience)))
+            }
+        }
     }
 
     async fn restore(&self, jobs: &[(Job, Duration)]) -> Result<Option<usize>, QueueError> {
@@ -419,6 +434,8 @@ script!(EXTEND, "lua/extend.lua");
 script!(SETTLE, "lua/settle.lua");
 script!(DEPTH, "lua/depth.lua");
 
+/// The push under way and the next, each with its connection made anew.
+const PUSHES_IN_PATIENCE: u32 = 4;
 /// Most jobs in one call of a script, so that none keeps others waiting for more than some milliseconds.
 const CHUNK: usize = 1_000;
 /// By how many µs a job may be claimed before one of another part that has been due for longer.

@@ -77,20 +77,47 @@ impl PgQueue {
 
     /// Makes claims everybody's again, now.
     async fn give_back(&self, claims: Vec<Claim>, besides: &dyn Queue) -> Result<(), QueueError> {
-        let jobs: Vec<_> = claims.iter().map(|claim| (claim.job.clone(), Duration::ZERO)).collect();
+        if claims.is_empty() {
+            return Ok(());
+        }
         let released = Verdict::Release { due_in: Duration::ZERO };
         let release = |claim| Settlement { claim, verdict: released.clone() };
         let settlements: Vec<Settlement> = claims.into_iter().map(release).collect();
-        self.settle(&settlements).await?;
-        besides.push(&jobs).await
+        let held = self.settle(&settlements).await?;
+        point_at(&settlements, &held, besides).await;
+        Ok(())
+    }
+}
+
+/// Tells another queue of rows whose claims it has not heard of, where they were held until now and are due again.
+async fn point_at(settlements: &[Settlement], held: &[bool], besides: &dyn Queue) {
+    let again = |(one, is_held): (&Settlement, &bool)| match one.verdict {
+        Verdict::Release { due_in }
+        | Verdict::Postpone { due_in }
+        | Verdict::Committed { due_in: Some(due_in) }
+            if *is_held =>
+        {
+            Some((one.claim.job.clone(), due_in))
+        }
+        _ => None,
+    };
+    let again: Vec<_> = settlements.iter().zip(held).filter_map(again).collect();
+    if !again.is_empty()
+        && let Err(error) = besides.push(&again).await
+    {
+        tracing::warn!(%error, "the queue did not take jobs that are due again; the reaper will push them");
     }
 }
 
 /// The rows of a [`PgStorage`](crate::PgStorage) behind a queue of pointers to them, such as one in Redis: jobs are claimed from that, and from
 /// the rows while it cannot be reached, as [`FallbackQueue`] does.
 ///
-/// Besides, the operation of a new payment is handed to a worker of this process that has room for it, as [`PgQueue`] says, and never reaches the
-/// queue of pointers: claimed by the commit that creates the payment, in the row that it writes anyway.
+/// The operation of a new payment is handed to a worker of this process that has room for it, as [`PgQueue`] says: it is claimed by the commit that
+/// creates the payment, in the row that this writes anyway, and the queue of pointers hears of it only when it is to be done again. Where nothing is
+/// handed over, with [`Engine::Distributed`] or [`Group::Off`](crate::Group::Off), everything goes by the pointers.
+///
+/// The workers of a process claim from one queue of a storage: from this, or from [`PgStorage::queue`](crate::PgStorage::queue). What its own
+/// workers were handed counts as [in flight](Depth::in_flight); what those of other processes were does not.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -168,29 +195,38 @@ impl Queue for PgQueueBehind {
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>, QueueError> {
         let are_handed = self.are_handed(claims.iter());
         let (handed, others) = parted(claims, &are_handed);
-        let handed = match &handed[..] {
-            [] => Vec::new(),
-            handed => self.rows.extend(handed, lease).await?,
-        };
-        let others = match &others[..] {
-            [] => Vec::new(),
-            others => self.besides.extend(others, lease).await?,
-        };
-        Ok(merged(&are_handed, handed, others))
+        // Neither waits for the other: what keeps one of the two is no reason for leases in the other to run out.
+        let (handed, others) = tokio::join!(
+            async {
+                if handed.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    self.rows.extend(&handed, lease).await
+                }
+            },
+            async {
+                if others.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    self.besides.extend(&others, lease).await
+                }
+            },
+        );
+        Ok(merged(&are_handed, handed?, others?))
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
         let are_handed = self.are_handed(settlements.iter().map(|one| &one.claim));
         let (handed, others) = parted(settlements, &are_handed);
-        let handed = match &handed[..] {
-            [] => Vec::new(),
-            handed => self.settle_handed(handed).await?,
-        };
-        let others = match &others[..] {
-            [] => Vec::new(),
-            others => self.besides.settle(others).await?,
-        };
-        Ok(merged(&are_handed, handed, others))
+        let (handed, others) = tokio::join!(
+            async {
+                if handed.is_empty() { Ok(Vec::new()) } else { self.settle_handed(&handed).await }
+            },
+            async {
+                if others.is_empty() { Ok(Vec::new()) } else { self.besides.settle(&others).await }
+            },
+        );
+        Ok(merged(&are_handed, handed?, others?))
     }
 
     async fn leave(&self, lane: Lane) -> Result<(), QueueError> {
@@ -202,36 +238,25 @@ impl Queue for PgQueueBehind {
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
-        self.besides.depth(lane).await
+        let mut depth = self.besides.depth(lane).await?;
+        if lane == Lane::Operations {
+            depth.in_flight += self.handed().len() as u64;
+        }
+        Ok(depth)
     }
 }
 
 impl PgQueueBehind {
     /// Ends claims of rows that the queue of pointers has not heard of. Where they are due again it is told.
     async fn settle_handed(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
+        let held = self.rows.settle(settlements).await?;
         {
             let mut handed = self.handed();
             for one in settlements {
                 handed.remove(&one.claim.fence);
             }
         }
-        let held = self.rows.settle(settlements).await?;
-        let again = |(one, is_held): (&Settlement, &bool)| match one.verdict {
-            Verdict::Release { due_in }
-            | Verdict::Postpone { due_in }
-            | Verdict::Committed { due_in: Some(due_in) }
-                if *is_held =>
-            {
-                Some((one.claim.job.clone(), due_in))
-            }
-            _ => None,
-        };
-        let again: Vec<_> = settlements.iter().zip(&held).filter_map(again).collect();
-        if !again.is_empty()
-            && let Err(error) = self.besides.push(&again).await
-        {
-            tracing::warn!(%error, "the queue did not take jobs that are due again; the reaper will push them");
-        }
+        point_at(settlements, &held, &self.besides).await;
         Ok(held)
     }
 }

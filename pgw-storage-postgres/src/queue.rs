@@ -656,36 +656,37 @@ fn compose_merchants(table: Table) -> Template {
 const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::boolean[], $11::bigint[], $12::text[]) \
      as i(item, merchant, live, first, second, fence, done, postponed, due_in, buried)";
 
-/// A row that another transaction has locked keeps the lease it has: its holder's own commit may be under way, and must not be waited for, as that may
-/// wait for a row of these. The heartbeat comes again before the lease is over.
+/// A row that another transaction has locked keeps the lease it has, and is held as far as can be seen: its holder's own commit may be under way, and
+/// must not be waited for, as that may wait for a row of these. The heartbeat comes again before the lease is over.
 fn compose_extend(table: Table, claims: Claims, has_merchant: bool) -> Template {
     let mut sql = Template::default();
-    sql.push("with h as materialized (select * from ").push(HELD).push(")");
     let holds = |sql: &mut Template| {
         sql.push(table.is_held);
         sql.push(if has_merchant { " and t.merchant = $13" } else { "" });
         sql.push(" and t.claim_fence = i.fence and t.buried is null");
     };
-    sql.push(", held as materialized (select i.item from h i cross join lateral (select t.claim_fence from {schema}.")
-        .push(table.name)
-        .push(" t where ");
-    holds(&mut sql);
-    sql.push(" limit 1) t)");
-    let rows = match claims {
-        Claims::SkipLocked => {
-            sql.push(", free as materialized (select i.* from (select * from h order by merchant, live, first, second) i cross join lateral (select t.claim_fence from {schema}.")
-                .push(table.name)
-                .push(" t where ");
-            holds(&mut sql);
-            sql.push(" for update skip locked) t)");
-            "free"
-        }
-        Claims::Conditional => "h",
+    let extend = |sql: &mut Template, rows: &'static str| {
+        sql.push("update {schema}.").push(table.name).push(" t set claimed_until = ").push(NOW);
+        sql.push(" + $2::bigint * interval '1 microsecond' from ").push(rows).push(" where ");
+        holds(sql);
     };
-    sql.push(", extended as (update {schema}.").push(table.name);
-    sql.push(" t set claimed_until = ").push(NOW);
-    sql.push(" + $2::bigint * interval '1 microsecond' from ").push(rows).push(" i where ");
-    holds(&mut sql);
+    if claims == Claims::Conditional {
+        extend(&mut sql, HELD);
+        sql.push(" returning i.item");
+        return sql;
+    }
+    let of_table = |sql: &mut Template, from: &'static str| {
+        sql.push(from).push(" i cross join lateral (select t.claim_fence from {schema}.");
+        sql.push(table.name).push(" t where ");
+        holds(sql);
+    };
+    sql.push("with h as materialized (select * from ").push(HELD).push(")");
+    sql.push(", held as materialized (select i.item from ");
+    of_table(&mut sql, "h");
+    sql.push(" limit 1) t), free as materialized (select i.* from ");
+    of_table(&mut sql, "(select * from h order by merchant, live, first, second)");
+    sql.push(" for update skip locked) t), extended as (");
+    extend(&mut sql, "free i");
     sql.push(") select item from held");
     sql
 }

@@ -91,7 +91,7 @@ impl PgStorage {
         PgQueue::new(Arc::clone(&self.0.database), self.0.builder.claims(), self.0.builder.engine())
     }
 
-    /// The same behind a queue of pointers, such as one in Redis: claimed from while that cannot be reached.
+    /// That queue behind one of pointers, such as in Redis: jobs are claimed from the pointers, and from the rows while those cannot be reached.
     #[must_use]
     pub fn queue_behind(&self, first: Arc<dyn Queue>) -> PgQueueBehind {
         PgQueueBehind::new(self.queue(), first)

@@ -15,6 +15,8 @@ use super::{Claim, Depth, Job, Lane, Queue, QueueError, Settlement};
 /// loses none, and when it is back it is used again. Around the change, both may give out the same job, which the row's version
 /// settles as ever; a webhook may then be sent twice, under the same id.
 ///
+/// Over PostgreSQL, `PgStorage::queue_behind` is this and more: there, operations of new payments need not go by either.
+///
 /// It holds nothing of its own: a claim that the first queue does not know is looked for in the second.
 ///
 /// ```
@@ -98,6 +100,10 @@ fn unheld<'a, T: Clone>(all: &'a [T], held: &'a [bool]) -> Vec<T> {
 #[async_trait]
 impl Queue for FallbackQueue {
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
+        if jobs.is_empty() {
+            // No news of whether the first is there.
+            return Ok(());
+        }
         match self.told(self.first.push(jobs).await) {
             Some(pushed) => pushed,
             None => self.second.push(jobs).await,
@@ -131,7 +137,10 @@ impl Queue for FallbackQueue {
             }
             None => {
                 self.is_left_to_second.store(true, Ordering::Release);
-                self.second.claim(lane, max, lease).await
+                let claimed = self.second.claim(lane, max, lease).await;
+                // Again: another lane may have found the first back meanwhile, and the second keeps something at hand since.
+                self.is_left_to_second.store(true, Ordering::Release);
+                claimed
             }
         }
     }

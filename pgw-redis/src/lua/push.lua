@@ -1,5 +1,4 @@
--- Adds jobs. ARGV: 3 most jobs, then of each its member and its delay. Returns how many were looked at: fewer than were given when there is no
--- room.
+-- Adds jobs. ARGV: 3 most jobs, then of each its member and its delay. Returns the places of those there is no room for, from 0.
 local most = tonumber(ARGV[3])
 local members = {}
 for i = 4, #ARGV, 2 do members[#members + 1] = ARGV[i] end
@@ -15,7 +14,7 @@ local function add()
   entries, places = {}, {}
 end
 
-local size, looked = call('HLEN', JOBS), 0
+local size, untaken = call('HLEN', JOBS), {}
 for n, member in ipairs(members) do
   local state, due = states[n], now + tonumber(ARGV[n * 2 + 3])
   if seen[member] then
@@ -43,9 +42,11 @@ for n, member in ipairs(members) do
     call('HDEL', DEAD, member)
     put(member, due, 0)
   elseif not is_crowded(member) then
-    if size >= most then break end
-    if due > now then
+    if size >= most then
+      untaken[#untaken + 1] = n - 1
+    elseif due > now then
       put(member, due, 0)
+      size = size + 1
     else
       local group = group_of(member)
       entries[#entries + 1] = member
@@ -54,11 +55,10 @@ for n, member in ipairs(members) do
       places[#places + 1] = group .. '\0' .. stamp(due) .. member
       touched[group] = true
       count_in(group)
+      size = size + 1
     end
-    size = size + 1
   end
-  looked = looked + 1
 end
 add()
 finish()
-return looked
+return untaken
