@@ -18,7 +18,8 @@
 //!
 //! # fn f(storage: Arc<dyn Storage>, rows: Arc<dyn Queue>) -> Result<(), Box<dyn std::error::Error>> {
 //! let redis = Redis::node("redis://cache.internal").build()?;
-//! // `rows` is the storage's own queue: pgw-storage-postgres has one. It is claimed from while Redis is away.
+//! // `rows` is the storage's own queue. It is claimed from while Redis is away. With pgw-storage-postgres use `pg.queue_behind` instead: there, operations of
+//! // new payments are handed to workers of their process, and need not go by Redis.
 //! let queue = FallbackQueue::new(Arc::new(redis.queue()), rows);
 //! let gateway = Gateway::builder()
 //!     .with_queue(Arc::new(queue))

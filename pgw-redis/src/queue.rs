@@ -30,7 +30,8 @@ use crate::redis::{Inner, Redis};
 /// being done is buried. Keys that nobody has claimed from for a week are forgotten. Redis is best set to `maxmemory-policy noeviction`: a push
 /// that finds no room is made again later.
 ///
-/// With [`FallbackQueue`](pgw_core::queue::FallbackQueue), jobs are claimed from the rows while Redis is away. Clones are handles on the same jobs.
+/// With [`FallbackQueue`](pgw_core::queue::FallbackQueue), or `PgStorage::queue_behind`, jobs are claimed from the rows while Redis is away. Pushes of several
+/// callers at once go together; one waits at most four timeouts. Clones are handles on the same jobs.
 #[derive(Debug, Clone)]
 pub struct RedisQueue {
     redis: Arc<Inner>,

@@ -56,7 +56,8 @@ impl Redis {
         RedisBuilder::new(Place::Cluster(urls), CLUSTER_SHARDS)
     }
 
-    /// Its queue. While Redis is away, jobs are claimed from `fallback`: the queue that is the due rows themselves, where the storage has one.
+    /// Its queue. While Redis is away, jobs are claimed from the queue behind it: that of the due rows themselves, where the storage has one. With
+    /// pgw-storage-postgres that is `pg.queue_behind(Arc::new(redis.queue()))`.
     ///
     /// ```no_run
     /// # fn f(pg: &dyn Fn() -> std::sync::Arc<dyn pgw_core::queue::Queue>) -> Result<(), Box<dyn std::error::Error>> {
