@@ -165,8 +165,9 @@ impl Gateway {
 
     /// Tells the queue and the others what a commit made due. Never fails: everything it says is found by polling too.
     pub(crate) async fn announce(&self, changes: Vec<Hint>, due: &[(Job, Duration)]) {
+        let hints = Hint::work(due).into_iter().chain(changes).collect();
         self.push(due).await;
-        self.hint(changes, due).await;
+        self.hint(hints).await;
     }
 
     async fn push(&self, due: &[(Job, Duration)]) {
@@ -177,9 +178,7 @@ impl Gateway {
         }
     }
 
-    async fn hint(&self, changes: Vec<Hint>, due: &[(Job, Duration)]) {
-        let mut hints = Hint::work(due);
-        hints.extend(changes);
+    async fn hint(&self, hints: Vec<Hint>) {
         if let Err(error) = self.parts.notifier.publish(&hints).await {
             tracing::warn!(%error, "hints were not sent; polling will find the work");
         }
@@ -247,13 +246,13 @@ impl Bound<'_> {
         let (committed, certainty) =
             commit_surely(self.storage, changes, &self.gateway.parts.env).await?;
         Ok(match committed {
-            Ok(Committed::Applied { due, are_claimed }) => {
+            Ok(Committed::Applied { mut due, are_claimed }) => {
                 if self.announce == Announce::Now {
-                    let is_new = |job: &Job| !are_claimed || job.lane() != Lane::Operations;
-                    let new: Vec<_> = due.iter().filter(|(job, _)| is_new(job)).cloned().collect();
-                    self.gateway.push(&new).await;
                     // A worker here is woken also for what is claimed for it.
-                    self.gateway.hint(announcement, &due).await;
+                    let hints = Hint::work(&due).into_iter().chain(announcement).collect();
+                    due.retain(|(job, _)| !are_claimed || job.lane() != Lane::Operations);
+                    self.gateway.push(&due).await;
+                    self.gateway.hint(hints).await;
                 }
                 Commit::Applied
             }

@@ -66,7 +66,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// Adds jobs, each due after its delay.
     ///
     /// # Errors
-    /// [`QueueError`]; jobs before the one that failed may have been added.
+    /// [`QueueError`]; others than the one that failed may have been added.
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError>;
 
     /// Adds jobs whose rows have been due for so long and that may have been lost. Says how many were; `None`: nothing can be lost, because the

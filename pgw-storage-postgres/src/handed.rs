@@ -196,36 +196,16 @@ impl Queue for PgQueueBehind {
         let are_handed = self.are_handed(claims.iter());
         let (handed, others) = parted(claims, &are_handed);
         // Neither waits for the other: what keeps one of the two is no reason for leases in the other to run out.
-        let (handed, others) = tokio::join!(
-            async {
-                if handed.is_empty() {
-                    Ok(Vec::new())
-                } else {
-                    self.rows.extend(&handed, lease).await
-                }
-            },
-            async {
-                if others.is_empty() {
-                    Ok(Vec::new())
-                } else {
-                    self.besides.extend(&others, lease).await
-                }
-            },
-        );
+        let (handed, others) =
+            tokio::join!(self.rows.extend(&handed, lease), self.besides.extend(&others, lease));
         Ok(merged(&are_handed, handed?, others?))
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
         let are_handed = self.are_handed(settlements.iter().map(|one| &one.claim));
         let (handed, others) = parted(settlements, &are_handed);
-        let (handed, others) = tokio::join!(
-            async {
-                if handed.is_empty() { Ok(Vec::new()) } else { self.settle_handed(&handed).await }
-            },
-            async {
-                if others.is_empty() { Ok(Vec::new()) } else { self.besides.settle(&others).await }
-            },
-        );
+        let (handed, others) =
+            tokio::join!(self.settle_handed(&handed), self.besides.settle(&others));
         Ok(merged(&are_handed, handed?, others?))
     }
 

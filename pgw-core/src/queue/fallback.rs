@@ -100,8 +100,8 @@ fn unheld<'a, T: Clone>(all: &'a [T], held: &'a [bool]) -> Vec<T> {
 #[async_trait]
 impl Queue for FallbackQueue {
     async fn push(&self, jobs: &[(Job, Duration)]) -> Result<(), QueueError> {
+        // None: no news of whether the first is there. Nor below.
         if jobs.is_empty() {
-            // No news of whether the first is there.
             return Ok(());
         }
         match self.told(self.first.push(jobs).await) {
@@ -146,6 +146,9 @@ impl Queue for FallbackQueue {
     }
 
     async fn extend(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>, QueueError> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
         let Some(held) = self.told(self.first.extend(claims, lease).await) else {
             return self.second.extend(claims, lease).await;
         };
@@ -158,6 +161,9 @@ impl Queue for FallbackQueue {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<bool>, QueueError> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
         let Some(held) = self.told(self.first.settle(settlements).await) else {
             return self.second.settle(settlements).await;
         };
