@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::columns::Read;
 use crate::handoff::Reserved;
 use crate::rows::{
-    AnswerRow, AttemptRow, AuditLine, ClaimRow, DeliveryGuard, DeliveryRow, EventRow, OperationRow,
-    PaymentGuard, PaymentRow, Row, is_live,
+    AnswerRow, AttemptRow, AuditLine, ClaimRow, DeliveryGuard, DeliveryRow, EventRow, Form,
+    OperationRow, PaymentGuard, PaymentRow, Row, is_live,
 };
 use crate::sql::{Bound, Template};
 use crate::steps::place;
@@ -82,15 +82,20 @@ impl<R: Row> Many<R> {
         if self.rows.is_empty() { 0 } else { part.bit() }
     }
 
-    fn bind(self, is_one: bool, to: &mut Bound) {
+    /// Whether all of them are of this form.
+    fn have(&self, form: Form) -> bool {
+        self.rows.iter().all(|row| row.has(form))
+    }
+
+    fn bind(self, is_one: bool, form: Form, to: &mut Bound) {
         match (self.items.first(), self.rows.first()) {
             (Some(item), Some(row)) if is_one => {
                 to.add(*item);
-                row.bind(to);
+                row.bind(form, to);
             }
             (Some(_), Some(_)) => {
                 to.add(self.items);
-                R::bind_all(&self.rows, to);
+                R::bind_all(&self.rows, form, to);
             }
             _ => {}
         }
@@ -104,6 +109,7 @@ enum Part {
     DeliveryGuards,
     Claims,
     Created,
+    Begun,
     Replaced,
     Operations,
     Events,
@@ -120,6 +126,19 @@ impl Part {
 
     const fn is_in(self, shape: u32) -> bool {
         shape & self.bit() != 0
+    }
+
+    /// What is known of its rows in a statement of this shape.
+    const fn form(self, shape: u32) -> Form {
+        match self {
+            Self::Created | Self::Begun if shape & ARE_NEW != 0 => Form::New,
+            Self::Replaced | Self::Operations | Self::Deliveries | Self::Attempts | Self::Audit
+                if shape & ARE_USUAL != 0 =>
+            {
+                Form::Usual
+            }
+            _ => Form::Any,
+        }
     }
 }
 
@@ -141,6 +160,7 @@ pub(crate) struct Group<'a> {
     delivery_guards: Many<DeliveryGuard<'a>>,
     claims: Many<ClaimRow<'a>>,
     created: Many<PaymentRow<'a>>,
+    begun: Many<OperationRow<'a>>,
     replaced: Many<PaymentRow<'a>>,
     operations: Many<OperationRow<'a>>,
     events: Many<EventRow<'a>>,
@@ -225,6 +245,7 @@ impl<'a> Group<'a> {
             self.delivery_guards.drop_item(item);
             self.claims.drop_item(item);
             self.created.drop_item(item);
+            self.begun.drop_item(item);
             self.replaced.drop_item(item);
             self.operations.drop_item(item);
             self.events.drop_item(item);
@@ -272,7 +293,9 @@ impl<'a> Group<'a> {
                 Write::Operation { operation, due_in } => {
                     let place = place(changes, write);
                     let row = OperationRow::new(scope, operation, place, *due_in, held)?;
-                    self.operations.push(item, row);
+                    // The operations of a new payment are new, and need not be looked for.
+                    let to = if creates { &mut self.begun } else { &mut self.operations };
+                    to.push(item, row);
                 }
                 Write::Event(event) => self.events.push(item, EventRow::new(event)?),
                 Write::Answer { key, answer } => {
@@ -306,10 +329,12 @@ impl<'a> Group<'a> {
         SHAPES
             | one
             | waits
+            | self.forms()
             | self.payment_guards.bit(Part::PaymentGuards)
             | self.delivery_guards.bit(Part::DeliveryGuards)
             | self.claims.bit(Part::Claims)
             | self.created.bit(Part::Created)
+            | self.begun.bit(Part::Begun)
             | self.replaced.bit(Part::Replaced)
             | self.operations.bit(Part::Operations)
             | self.events.bit(Part::Events)
@@ -319,12 +344,24 @@ impl<'a> Group<'a> {
             | self.audit.bit(Part::Audit)
     }
 
+    /// What is known of its rows. Of all new ones together and of all others: a statement for each mix would be planned for itself.
+    fn forms(&self) -> u32 {
+        let are_new = self.created.have(Form::New) && self.begun.have(Form::New);
+        let are_usual = self.replaced.have(Form::Usual)
+            && self.operations.have(Form::Usual)
+            && self.deliveries.have(Form::Usual)
+            && self.attempts.have(Form::Usual)
+            && self.audit.have(Form::Usual);
+        (if are_new { ARE_NEW } else { 0 }) | (if are_usual { ARE_USUAL } else { 0 })
+    }
+
     /// Whether it is one commit, of no more than one row a part.
     fn is_one(&self) -> bool {
         let counts = [
             self.items.len(),
             self.payment_guards.rows.len(),
             self.delivery_guards.rows.len(),
+            self.begun.rows.len(),
             self.operations.rows.len(),
             self.events.rows.len(),
             self.answers.rows.len(),
@@ -338,7 +375,7 @@ impl<'a> Group<'a> {
     /// The arguments, in the order the parts are listed.
     pub(crate) fn bind(self, offset: i64) -> Bound {
         let mut bound = Bound::new().and(offset);
-        let is_one = self.is_one();
+        let (is_one, forms) = (self.is_one(), self.forms());
         match (self.items.first(), self.claims_one.first(), self.creates_one.first()) {
             (Some(item), Some(claims), Some(creates)) if is_one => {
                 bound = bound.and(*item).and(*claims).and(*creates);
@@ -349,17 +386,19 @@ impl<'a> Group<'a> {
                 bound.add(self.creates_one);
             }
         }
-        self.payment_guards.bind(is_one, &mut bound);
-        self.delivery_guards.bind(is_one, &mut bound);
-        self.claims.bind(is_one, &mut bound);
-        self.created.bind(is_one, &mut bound);
-        self.replaced.bind(is_one, &mut bound);
-        self.operations.bind(is_one, &mut bound);
-        self.events.bind(is_one, &mut bound);
-        self.answers.bind(is_one, &mut bound);
-        self.deliveries.bind(is_one, &mut bound);
-        self.attempts.bind(is_one, &mut bound);
-        self.audit.bind(is_one, &mut bound);
+        let form = |part: Part| part.form(forms);
+        self.payment_guards.bind(is_one, form(Part::PaymentGuards), &mut bound);
+        self.delivery_guards.bind(is_one, form(Part::DeliveryGuards), &mut bound);
+        self.claims.bind(is_one, form(Part::Claims), &mut bound);
+        self.created.bind(is_one, form(Part::Created), &mut bound);
+        self.begun.bind(is_one, form(Part::Begun), &mut bound);
+        self.replaced.bind(is_one, form(Part::Replaced), &mut bound);
+        self.operations.bind(is_one, form(Part::Operations), &mut bound);
+        self.events.bind(is_one, form(Part::Events), &mut bound);
+        self.answers.bind(is_one, form(Part::Answers), &mut bound);
+        self.deliveries.bind(is_one, form(Part::Deliveries), &mut bound);
+        self.attempts.bind(is_one, form(Part::Attempts), &mut bound);
+        self.audit.bind(is_one, form(Part::Audit), &mut bound);
         bound
     }
 }
@@ -401,8 +440,7 @@ impl Text {
             || self.looks_for_creations()
     }
 
-    /// Whether new payments are looked for before they are inserted. Ids are minted, so they are not there; a group finds out by the
-    /// insert. Inside a host's transaction that would be too late for one under a key.
+    /// Whether new payments are looked for before they are inserted: inside a host's transaction an insert that fails would be too late.
     const fn looks_for_creations(&self) -> bool {
         self.has(Part::Created) && self.waits()
     }
@@ -416,23 +454,24 @@ impl Text {
     }
 
     /// The rows of the next arguments as a relation named `i`.
-    fn inputs<R: Row>(&mut self) {
-        self.inputs_at::<R>(self.next);
-        self.next += 1 + R::COLUMNS.len();
+    fn inputs<R: Row>(&mut self, part: Part) {
+        self.inputs_at::<R>(part, self.next);
+        self.next += self.arguments_of::<R>(part);
     }
 
-    fn inputs_at<R: Row>(&mut self, first: usize) {
+    fn inputs_at<R: Row>(&mut self, part: Part, first: usize) {
+        let form = part.form(self.shape);
         if self.is_one() {
-            single::<R>(&mut self.sql, first);
+            single::<R>(&mut self.sql, form, first);
         } else {
-            unnest::<R>(&mut self.sql, first);
+            unnest::<R>(&mut self.sql, form, first);
         }
     }
 
     /// The rows of the next arguments under a name, read once; a single row is as good as constants and is put in where it is used.
-    fn relation<R: Row>(&mut self, name: &'static str) {
+    fn relation<R: Row>(&mut self, part: Part, name: &'static str) {
         self.named(name);
-        self.inputs::<R>();
+        self.inputs::<R>(part);
         self.sql.push(")");
     }
 
@@ -451,7 +490,7 @@ impl Text {
         // read.
         let lock = if self.waits() { " for update) t)" } else { " for update skip locked) t)" };
         if self.has(Part::PaymentGuards) {
-            self.relation::<PaymentGuard<'_>>("payment_guards");
+            self.relation::<PaymentGuard<'_>>(Part::PaymentGuards, "payment_guards");
             self.sql.push(
                 ", guarded_payments as materialized (select i.item, i.at, t.version from \
                  (select * from payment_guards order by merchant, live, id) i cross join lateral \
@@ -460,7 +499,7 @@ impl Text {
             self.sql.push(lock);
         }
         if self.has(Part::DeliveryGuards) {
-            self.relation::<DeliveryGuard<'_>>("delivery_guards");
+            self.relation::<DeliveryGuard<'_>>(Part::DeliveryGuards, "delivery_guards");
             self.sql.push(
                 ", guarded_deliveries as materialized (select i.item, i.at, t.version from \
                  (select * from delivery_guards order by merchant, live, event, endpoint) i cross join lateral \
@@ -510,19 +549,23 @@ impl Text {
 
     fn claims(&mut self) {
         if self.has(Part::Claims) {
-            self.relation::<ClaimRow<'_>>("claims");
+            self.relation::<ClaimRow<'_>>(Part::Claims, "claims");
         }
-        if self.has(Part::Created) {
-            self.relation::<PaymentRow<'_>>("creations");
+        if self.looks_for_creations() {
+            self.relation::<PaymentRow<'_>>(Part::Created, "creations");
         }
         // The arguments of later parts come later; answers are needed here, so their place is counted now.
         if self.has(Part::Answers) {
             let mut first = self.next;
+            if !self.looks_for_creations() {
+                first += self.arguments_of::<PaymentRow<'_>>(Part::Created);
+            }
+            first += self.arguments_of::<OperationRow<'_>>(Part::Begun);
             first += self.arguments_of::<PaymentRow<'_>>(Part::Replaced);
             first += self.arguments_of::<OperationRow<'_>>(Part::Operations);
             first += self.arguments_of::<EventRow<'_>>(Part::Events);
             self.named("answers");
-            self.inputs_at::<AnswerRow<'_>>(first);
+            self.inputs_at::<AnswerRow<'_>>(Part::Answers, first);
             self.sql.push(")");
         }
         self.failures();
@@ -570,7 +613,7 @@ impl Text {
     }
 
     fn arguments_of<R: Row>(&self, part: Part) -> usize {
-        if self.has(part) { 1 + R::COLUMNS.len() } else { 0 }
+        if self.has(part) { 1 + R::told(part.form(self.shape)).count() } else { 0 }
     }
 
     fn creations(&mut self) {
@@ -582,8 +625,15 @@ impl Text {
         insert_into::<PaymentRow<'_>>(&mut self.sql);
         self.sql.push("select ");
         values::<PaymentRow<'_>>(&mut self.sql, Inputs::Relation);
+        self.sql.push(" from ");
+        if !self.looks_for_creations() {
+            // Ids are minted, so they are not there. Should one be, the insert fails, and each commit is done alone.
+            self.inputs::<PaymentRow<'_>>(Part::Created);
+            self.sql.push(" join going on going.item = i.item), won as not materialized (select item from going)");
+            return;
+        }
         self.sql.push(
-            " from creations i join going on going.item = i.item on conflict do nothing returning merchant, live, id)\
+            "creations i join going on going.item = i.item on conflict do nothing returning merchant, live, id)\
              , news as materialized (select i.item from creations i join created c \
              on c.merchant = i.merchant and c.live = i.live and c.id = i.id)\
              , won as materialized (select g.item from going g \
@@ -592,13 +642,11 @@ impl Text {
     }
 
     fn writes(&mut self) {
+        self.insert::<OperationRow<'_>>(Part::Begun, "begun", Existing::Refused);
         self.insert::<PaymentRow<'_>>(Part::Replaced, "replaced", Existing::Replaced);
-        // The operations of new payments are new, and need not be looked for.
-        let are_new = self.has(Part::Created) && !self.has(Part::PaymentGuards);
-        let existing = if are_new { Existing::Refused } else { Existing::Replaced };
-        self.insert::<OperationRow<'_>>(Part::Operations, "operated", existing);
+        self.insert::<OperationRow<'_>>(Part::Operations, "operated", Existing::Replaced);
         if self.has(Part::Events) {
-            self.relation::<EventRow<'_>>("events");
+            self.relation::<EventRow<'_>>(Part::Events, "events");
             self.sql.push(", appended as (");
             insert_into::<EventRow<'_>>(&mut self.sql);
             self.sql.push("select ");
@@ -617,7 +665,7 @@ impl Text {
         }
         if self.has(Part::Answers) {
             // Bound where they stand in the order of the parts.
-            self.next += 1 + AnswerRow::COLUMNS.len();
+            self.next += self.arguments_of::<AnswerRow<'_>>(Part::Answers);
             self.sql.push(", answered as (");
             update::<AnswerRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(" from answers i join won on won.item = i.item where ");
@@ -628,7 +676,7 @@ impl Text {
             self.sql.push(", delivered as (");
             update::<DeliveryRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(" from ");
-            self.inputs::<DeliveryRow<'_>>();
+            self.inputs::<DeliveryRow<'_>>(Part::Deliveries);
             self.sql.push(" join won on won.item = i.item where ");
             is_the_row::<DeliveryRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(")");
@@ -646,7 +694,7 @@ impl Text {
         self.sql.push("select ");
         values::<R>(&mut self.sql, Inputs::Relation);
         self.sql.push(" from ");
-        self.inputs::<R>();
+        self.inputs::<R>(part);
         self.sql.push(" join won on won.item = i.item");
         on_existing::<R>(&mut self.sql, existing);
         self.sql.push(")");
@@ -662,7 +710,7 @@ impl Text {
                 " union all select i.item, 2, 0, false, m.event, m.endpoint from made m join events i on i.id = m.event",
             );
         }
-        if self.has(Part::Claims) && self.has(Part::Created) {
+        if self.has(Part::Claims) && self.looks_for_creations() {
             // A key was claimed for a payment whose id was taken between the check and the insert: ids are minted, so this is somebody's
             // mistake, and dividing by zero undoes all of it.
             self.sql.push(
@@ -740,3 +788,5 @@ const CREATION: usize = 32_766;
 const SHAPES: u32 = 0x1000_0000;
 const WAITS: u32 = 0x0800_0000;
 const ONE: u32 = 0x0010_0000;
+const ARE_NEW: u32 = 0x0020_0000;
+const ARE_USUAL: u32 = 0x0040_0000;

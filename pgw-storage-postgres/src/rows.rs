@@ -24,18 +24,47 @@ use crate::value::{Time, bits, count, micros, text};
 pub(crate) trait Row {
     /// Its columns and their PostgreSQL types, in the order they are bound.
     const COLUMNS: &'static [(&'static str, &'static str)];
+    /// Columns that nearly every row of a form has the same in, and what that is: SQL over the row `u`.
+    const SAME: &'static [(&'static str, &'static [Form], &'static str)];
 
-    /// Binds one row, a value a column.
-    fn bind(&self, to: &mut Bound);
+    /// Whether it has in all of its columns what rows of this form have.
+    fn has(&self, form: Form) -> bool;
 
-    /// Binds many rows, an array a column.
-    fn bind_all(rows: &[Self], to: &mut Bound)
+    /// Binds one row, a value a column; not what rows of this form have anyway.
+    fn bind(&self, form: Form, to: &mut Bound);
+
+    /// Binds many rows, an array a column; not what rows of this form have anyway.
+    fn bind_all(rows: &[Self], form: Form, to: &mut Bound)
     where
         Self: Sized;
+
+    /// The columns that are bound for rows of this form.
+    fn told(form: Form) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        Self::COLUMNS.iter().filter(move |(column, _)| !Self::is_same(column, form))
+    }
+
+    /// Whether a column is the same in all rows of this form.
+    fn is_same(column: &str, form: Form) -> bool {
+        Self::SAME.iter().any(|(same, forms, _)| *same == column && forms.contains(&form))
+    }
+}
+
+/// What is known of rows before one sees them, and so need not be sent. For the server an array of one value a row is as much work as
+/// any other, and most columns of a payment say nothing yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Nothing.
+    Any,
+    /// They were just made.
+    New,
+    /// They are there, and nothing out of the ordinary happened to them.
+    Usual,
 }
 
 macro_rules! row {
-    ($(#[$doc:meta])* $name:ident { $($column:ident: $rust:ty = $sql:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $(
+        $column:ident: $rust:ty = $sql:literal $([$($form:ident)|+: $value:expr => $same:literal])?,
+    )* }) => {
         $(#[$doc])*
         #[derive(Clone)]
         pub(crate) struct $name<'a> {
@@ -49,41 +78,57 @@ macro_rules! row {
         impl Row for $name<'_> {
             const COLUMNS: &'static [(&'static str, &'static str)] =
                 &[("merchant", "text"), ("live", "boolean"), $((stringify!($column), $sql),)*];
+            const SAME: &'static [(&'static str, &'static [Form], &'static str)] =
+                &[$($((stringify!($column), &[$(Form::$form),+], $same),)?)*];
 
-            fn bind(&self, to: &mut Bound) {
-                to.add(self.merchant);
-                to.add(self.live);
-                $(to.add(self.$column.clone());)*
+            #[expect(unused_variables, reason = "not every column is compared, and some rows have none that are")]
+            fn has(&self, form: Form) -> bool {
+                let Self { merchant, live, $($column,)* } = self;
+                true $($(&& (!matches!(form, $(Form::$form)|+) || is($column, &$value)))?)*
             }
 
-            fn bind_all(rows: &[Self], to: &mut Bound) {
+            fn bind(&self, form: Form, to: &mut Bound) {
+                to.add(self.merchant);
+                to.add(self.live);
+                $(if !Self::is_same(stringify!($column), form) {
+                    to.add(self.$column.clone());
+                })*
+            }
+
+            fn bind_all(rows: &[Self], form: Form, to: &mut Bound) {
                 to.add(rows.iter().map(|row| row.merchant).collect::<Vec<_>>());
                 to.add(rows.iter().map(|row| row.live).collect::<Vec<_>>());
                 // One pass over the rows a column: the arrays are of equal length by construction.
-                $(to.add(rows.iter().map(|row| row.$column.clone()).collect::<Vec<_>>());)*
+                $(if !Self::is_same(stringify!($column), form) {
+                    to.add(rows.iter().map(|row| row.$column.clone()).collect::<Vec<_>>());
+                })*
             }
         }
     };
+}
+
+fn is<T: PartialEq>(found: &T, same: &T) -> bool {
+    found == same
 }
 
 row!(
     /// A payment.
     PaymentRow {
         id: Uuid = "uuid",
-        version: i64 = "bigint",
-        sequence: i64 = "bigint",
+        version: i64 = "bigint" [New: 1 => "1"],
+        sequence: i64 = "bigint" [New: 1 => "1"],
         status: &'a str = "text",
         currency: &'a str = "text",
         amount_minor: i64 = "bigint",
-        authorized_minor: i64 = "bigint",
-        captured_minor: i64 = "bigint",
-        capture_reserved_minor: i64 = "bigint",
-        refunded_minor: i64 = "bigint",
-        refund_reserved_minor: i64 = "bigint",
-        unknown_operations: i64 = "bigint",
-        open_conflicts: i64 = "bigint",
-        needs_review: bool = "boolean",
-        disputed: bool = "boolean",
+        authorized_minor: i64 = "bigint" [New: 0 => "0"],
+        captured_minor: i64 = "bigint" [New: 0 => "0"],
+        capture_reserved_minor: i64 = "bigint" [New | Usual: 0 => "0"],
+        refunded_minor: i64 = "bigint" [New | Usual: 0 => "0"],
+        refund_reserved_minor: i64 = "bigint" [New | Usual: 0 => "0"],
+        unknown_operations: i64 = "bigint" [New | Usual: 0 => "0"],
+        open_conflicts: i64 = "bigint" [New | Usual: 0 => "0"],
+        needs_review: bool = "boolean" [New | Usual: false => "false"],
+        disputed: bool = "boolean" [New | Usual: false => "false"],
         capture: &'a str = "text",
         customer_email: &'a str = "text",
         customer_name: &'a str = "text",
@@ -92,13 +137,13 @@ row!(
         metadata: Cow<'a, str> = "text",
         payment_method: &'a str = "text",
         processor: &'a str = "text",
-        processor_reference: Option<&'a str> = "text",
-        failure_code: Option<&'a str> = "text",
-        failure_message: Option<&'a str> = "text",
-        next_action: Option<&'a str> = "text",
+        processor_reference: Option<&'a str> = "text" [New: None => "null"],
+        failure_code: Option<&'a str> = "text" [New | Usual: None => "null"],
+        failure_message: Option<&'a str> = "text" [New | Usual: None => "null"],
+        next_action: Option<&'a str> = "text" [New | Usual: None => "null"],
         expires_at: Time = "timestamptz",
         created_at: Time = "timestamptz",
-        updated_at: Time = "timestamptz",
+        updated_at: Time = "timestamptz" [New: *created_at => "u.created_at"],
     }
 );
 
@@ -112,25 +157,25 @@ row!(
         currency: &'a str = "text",
         amount_minor: i64 = "bigint",
         state: &'a str = "text",
-        cause: &'a str = "text",
+        cause: &'a str = "text" [New | Usual: "request" => "'request'"],
         is_final: bool = "boolean",
-        attempts: i64 = "bigint",
-        probes: i64 = "bigint",
-        fence: Option<i64> = "bigint",
-        first_dispatched_at: Option<Time> = "timestamptz",
-        deadline: Option<Time> = "timestamptz",
-        confirmed: bool = "boolean",
-        needs_review: bool = "boolean",
-        reference: Option<&'a str> = "text",
-        failure_code: Option<&'a str> = "text",
-        failure_message: Option<&'a str> = "text",
-        reason: Option<&'a str> = "text",
+        attempts: i64 = "bigint" [New: 0 => "0"],
+        probes: i64 = "bigint" [New: 0 => "0"],
+        fence: Option<i64> = "bigint" [New: None => "null"],
+        first_dispatched_at: Option<Time> = "timestamptz" [New: None => "null"],
+        deadline: Option<Time> = "timestamptz" [New | Usual: None => "null"],
+        confirmed: bool = "boolean" [New: false => "false"],
+        needs_review: bool = "boolean" [New | Usual: false => "false"],
+        reference: Option<&'a str> = "text" [New: None => "null"],
+        failure_code: Option<&'a str> = "text" [New | Usual: None => "null"],
+        failure_message: Option<&'a str> = "text" [New | Usual: None => "null"],
+        reason: Option<&'a str> = "text" [New | Usual: None => "null"],
         idempotency_key: Option<&'a str> = "text",
         created_at: Time = "timestamptz",
-        updated_at: Time = "timestamptz",
-        due_in: Option<i64> = "bigint",
-        held_for: Option<i64> = "bigint",
-        held_as: Option<i64> = "bigint",
+        updated_at: Time = "timestamptz" [New: *created_at => "u.created_at"],
+        due_in: Option<i64> = "bigint" [Usual: None => "null"],
+        held_for: Option<i64> = "bigint" [Usual: None => "null"],
+        held_as: Option<i64> = "bigint" [Usual: None => "null"],
     }
 );
 
@@ -242,13 +287,13 @@ row!(
         event: Uuid = "uuid",
         endpoint: Uuid = "uuid",
         state: &'a str = "text",
-        failed_because: Option<&'a str> = "text",
+        failed_because: Option<&'a str> = "text" [Usual: None => "null"],
         attempts: i64 = "bigint",
-        attempts_total: i64 = "bigint",
+        attempts_total: i64 = "bigint" [Usual: *attempts => "u.attempts"],
         version: i64 = "bigint",
         created_at: Time = "timestamptz",
         updated_at: Time = "timestamptz",
-        due_in: Option<i64> = "bigint",
+        due_in: Option<i64> = "bigint" [Usual: None => "null"],
     }
 );
 
@@ -262,7 +307,7 @@ row!(
         latency_ms: i64 = "bigint",
         status: Option<i32> = "integer",
         body_start: Option<&'a str> = "text",
-        error: Option<&'a str> = "text",
+        error: Option<&'a str> = "text" [Usual: None => "null"],
     }
 );
 
@@ -290,11 +335,11 @@ row!(
         actor_kind: &'a str = "text",
         actor: Option<String> = "text",
         action: &'a str = "text",
-        success: bool = "boolean",
+        success: bool = "boolean" [Usual: true => "true"],
         origin: Option<String> = "text",
         object: String = "text",
         request_id: Option<&'a str> = "text",
-        changes: Option<String> = "text",
+        changes: Option<String> = "text" [Usual: None => "null"],
     }
 );
 

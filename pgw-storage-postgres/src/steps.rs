@@ -23,7 +23,7 @@ use crate::error::corrupt;
 use crate::redact::{DETACH, MARK};
 use crate::rows::{
     AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, ConsentRow, DeliveryRow,
-    EndpointRow, ErasureRow, EventRow, OperationRow, PaymentRow, is_live,
+    EndpointRow, ErasureRow, EventRow, Form, OperationRow, PaymentRow, is_live,
 };
 use crate::sql::{Bound, Sql, Statement, Template};
 use crate::table::{
@@ -460,7 +460,7 @@ impl Steps<'_> {
             text
         });
         let mut bound = Bound::new().and(self.offset);
-        row.bind(&mut bound);
+        row.bind(Form::Any, &mut bound);
         Ok(!self.fetch(&statement, bound).await?.is_empty())
     }
 
@@ -474,7 +474,7 @@ impl Steps<'_> {
             text
         });
         let mut bound = Bound::new().and(self.offset);
-        row.bind(&mut bound);
+        row.bind(Form::Any, &mut bound);
         self.fetch(&statement, bound).await?;
         Ok(())
     }

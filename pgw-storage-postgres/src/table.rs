@@ -2,7 +2,7 @@
 
 use crate::rows::{
     AnswerRow, ApiKeyRow, AttemptRow, AuditLine, ClaimRow, ConflictRow, ConsentRow, DeliveryRow,
-    EndpointRow, ErasureRow, EventRow, OperationRow, PaymentRow, Row,
+    EndpointRow, ErasureRow, EventRow, Form, OperationRow, PaymentRow, Row,
 };
 use crate::sql::Template;
 
@@ -217,30 +217,45 @@ pub(crate) fn is_the_row<R: Target>(to: &mut Template, inputs: Inputs) {
     }
 }
 
-/// `unnest($n::t[], …) as i(…)`: many rows as a relation, with the number of each row's item first.
-pub(crate) fn unnest<R: Row>(to: &mut Template, first: usize) {
-    to.push("unnest($").push_number(first).push("::int[]");
-    for (n, (_, sql)) in R::COLUMNS.iter().enumerate() {
-        to.push(", $").push_number(first + 1 + n).push("::").push(sql).push("[]");
-    }
-    to.push(") as i(item");
-    for (column, _) in R::COLUMNS {
-        to.push(", ").push(column);
-    }
-    to.push(")");
+/// `(select u.*, … from unnest($n::t[], …) as u(…)) as i`: many rows of a form as a relation, with the number of each row's item first.
+pub(crate) fn unnest<R: Row>(to: &mut Template, form: Form, first: usize) {
+    of_form::<R>(to, form, |to| {
+        to.push("unnest($").push_number(first).push("::int[]");
+        for (n, (_, sql)) in R::told(form).enumerate() {
+            to.push(", $").push_number(first + 1 + n).push("::").push(sql).push("[]");
+        }
+        to.push(")");
+    });
 }
 
-/// `(values (…)) as i(…)`: one row as a relation. A planner that knows there is one joins nothing.
-pub(crate) fn single<R: Row>(to: &mut Template, first: usize) {
-    to.push("(values ($").push_number(first).push("::int");
-    for (n, (_, sql)) in R::COLUMNS.iter().enumerate() {
-        to.push(", $").push_number(first + 1 + n).push("::").push(sql);
+/// `(select u.*, … from (values (…)) as u(…)) as i`: one row as a relation. A planner that knows there is one joins nothing.
+pub(crate) fn single<R: Row>(to: &mut Template, form: Form, first: usize) {
+    of_form::<R>(to, form, |to| {
+        to.push("(values ($").push_number(first).push("::int");
+        for (n, (_, sql)) in R::told(form).enumerate() {
+            to.push(", $").push_number(first + 1 + n).push("::").push(sql);
+        }
+        to.push("))");
+    });
+}
+
+/// What is told of rows, and what is not because rows of this form all have it.
+fn of_form<R: Row>(to: &mut Template, form: Form, told: impl FnOnce(&mut Template)) {
+    to.push("(select u.*");
+    for (column, sql) in R::COLUMNS {
+        for (_, _, same) in
+            R::SAME.iter().filter(|same| same.0 == *column && same.1.contains(&form))
+        {
+            to.push(", (").push(same).push(")::").push(sql).push(" as ").push(column);
+        }
     }
-    to.push(")) as i(item");
-    for (column, _) in R::COLUMNS {
+    to.push(" from ");
+    told(to);
+    to.push(" as u(item");
+    for (column, _) in R::told(form) {
         to.push(", ").push(column);
     }
-    to.push(")");
+    to.push(")) as i");
 }
 
 fn columns<R: Target>() -> impl Iterator<Item = &'static str> {
