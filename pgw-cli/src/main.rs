@@ -32,6 +32,7 @@ mod status;
 mod stop;
 #[cfg(any(feature = "otel", feature = "sentry"))]
 mod tls;
+mod unknown;
 mod webhooks;
 mod worker;
 

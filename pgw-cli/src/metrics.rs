@@ -7,11 +7,8 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use pgw_core::page::PageRequest;
-use pgw_core::payment::PaymentStatus;
 use pgw_core::queue::Queue;
 use pgw_core::scope::Mode;
-use pgw_core::storage::PaymentFilter;
 use pgw_core::telemetry;
 use pgw_redis::Redis;
 use tokio::task::JoinHandle;
@@ -21,6 +18,7 @@ use crate::failure::{Exit, Failure};
 use crate::logs::Logs;
 use crate::node::{Node, Store};
 use crate::redis;
+use crate::unknown::Unknown;
 
 /// The recorder of this process.
 #[derive(Clone)]
@@ -116,17 +114,11 @@ impl Sampler {
     #[expect(clippy::cast_precision_loss, reason = "at most a hundred are counted")]
     async fn unknown(&self, mode: Mode) {
         let scope = pgw_core::scope::Scope::new(self.merchant.clone(), mode);
-        let filter =
-            PaymentFilter { status: Some(PaymentStatus::Unknown), ..PaymentFilter::default() };
-        let page = PageRequest::first(PageRequest::LIMIT_MAX);
-        let found =
-            self.gateway.by(pgw_core::access::Caller::host(scope)).payments(&filter, page).await;
-        match found {
-            Ok(page) => {
-                let now = self.gateway.env().now();
-                let oldest =
-                    page.data.last().map_or(Duration::ZERO, |one| now.since(one.created_at));
-                metrics::gauge!(UNKNOWN, "mode" => mode.as_str()).set(page.data.len() as f64);
+        let host = self.gateway.by(pgw_core::access::Caller::host(scope));
+        match Unknown::of(&host, &self.gateway).await {
+            Ok(found) => {
+                let oldest = found.oldest.unwrap_or_default();
+                metrics::gauge!(UNKNOWN, "mode" => mode.as_str()).set(found.count as f64);
                 metrics::gauge!(UNKNOWN_OLDEST, "mode" => mode.as_str()).set(oldest.as_secs_f64());
             }
             Err(error) => tracing::warn!(%error, "unknown outcomes were not counted"),
@@ -159,9 +151,13 @@ fn describe() {
     describe_gauge!(POOL, "Connections to PostgreSQL, by state");
     describe_gauge!(
         UNKNOWN,
-        "Payments of the configured merchant in status unknown, which is about charges and authorizations; counted up to 100, the newest"
+        "Payments of the configured merchant with an outcome that is unknown: of a charge, or of a capture, cancel or refund; counted up to 100, the newest"
     );
-    describe_gauge!(UNKNOWN_OLDEST, Unit::Seconds, "How old the oldest of those counted is");
+    describe_gauge!(
+        UNKNOWN_OLDEST,
+        Unit::Seconds,
+        "For how long the oldest outcome of those counted has been unknown"
+    );
     describe_counter!(DROPPED, "Lines that the log did not take in time");
     describe_gauge!(REDIS_UP, "1 while Redis answers this process, 0 while it does not");
     describe_gauge!(

@@ -24,6 +24,9 @@ pub(crate) enum PaymentsCommand {
         /// Only those with this status.
         #[arg(long)]
         status: Option<PaymentStatus>,
+        /// Only those with an outcome that is unknown, be it a refund's.
+        #[arg(long)]
+        unknown: bool,
         /// How many, at most 100.
         #[arg(long, default_value_t = PageRequest::LIMIT_DEFAULT)]
         limit: usize,
@@ -76,8 +79,9 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let node = Node::open_durable(config, global).await?;
     match command {
-        PaymentsCommand::List { status, limit } => {
-            let filter = PaymentFilter { status: *status, ..PaymentFilter::default() };
+        PaymentsCommand::List { status, unknown, limit } => {
+            let (status, has_unknown) = (*status, *unknown);
+            let filter = PaymentFilter { status, has_unknown, ..PaymentFilter::default() };
             let page = node.operator().payments(&filter, PageRequest::first(*limit)).await?;
             out.objects(page.data.iter().map(representation::payment), &PAYMENT)?;
             if page.has_more {

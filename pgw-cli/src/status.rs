@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use pgw_core::page::PageRequest;
-use pgw_core::payment::PaymentStatus;
 use pgw_core::queue::Lane;
-use pgw_core::storage::PaymentFilter;
 use serde_json::json;
 
 use crate::cli::Global;
@@ -14,6 +11,7 @@ use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::output::Output;
 use crate::redis;
+use crate::unknown::Unknown;
 
 /// Does it.
 ///
@@ -40,12 +38,8 @@ pub(crate) async fn run(config: &Config, global: &Global, out: Output) -> Result
         );
     }
     out.objects(&rows, &["lane", "ready", "delayed", "in_flight", "dead", "oldest_ms"])?;
-    let filter = PaymentFilter { status: Some(PaymentStatus::Unknown), ..PaymentFilter::default() };
-    let unknown =
-        node.operator().payments(&filter, PageRequest::first(PageRequest::LIMIT_MAX)).await?;
-    let oldest =
-        unknown.data.last().map(|payment| node.gateway.env().now().since(payment.created_at));
-    let count = unknown.data.len();
+    let unknown = Unknown::of(&node.operator(), &node.gateway).await?;
+    let count = unknown.count;
     let at_least = if unknown.has_more { "at least " } else { "" };
     let value = json!({
         "object": "unknown_payments",
@@ -53,11 +47,11 @@ pub(crate) async fn run(config: &Config, global: &Global, out: Output) -> Result
         "mode": node.scope.mode.as_str(),
         "count": count,
         "more": unknown.has_more,
-        "oldest_ms": oldest.map(millis),
+        "oldest_ms": unknown.oldest.map(millis),
     });
     out.result(&value, || {
         let (merchant, mode) = (&node.scope.merchant, node.scope.mode);
-        format!("\n{at_least}{count} payments of {merchant} in {mode} mode are in status unknown")
+        format!("\n{at_least}{count} payments of {merchant} in {mode} mode have an outcome that is unknown")
     });
     let redis = redis::state(node.redis.as_ref()).await;
     out.result(&json!({ "object": "redis", "state": redis }), || match redis {

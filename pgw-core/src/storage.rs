@@ -480,6 +480,9 @@ pub struct PaymentFilter {
     pub created_before: Option<Timestamp>,
     /// Made under this idempotency key.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// When set, only those with an operation whose outcome is unknown: not the charge's alone, which the status tells, but also a capture's,
+    /// a cancel's or a refund's.
+    pub has_unknown: bool,
 }
 
 /// Which deliveries. Every field that is set must match.

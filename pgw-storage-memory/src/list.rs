@@ -150,7 +150,8 @@ impl Tables {
             let payment = &self.payments[at(row)];
             let matches = filter.status.is_none_or(|status| payment.status == status)
                 && filter.currency.is_none_or(|currency| payment.currency == currency)
-                && (filter.customer.is_none() || self.is_of(row, &filter.customer));
+                && (filter.customer.is_none() || self.is_of(row, &filter.customer))
+                && (!filter.has_unknown || payment.unknown_operations > 0);
             matches.then(|| self.payment(row))
         };
         let place_of = |row| self.place_of_payment(row);

@@ -33,7 +33,7 @@ pub(crate) struct PaymentRow {
     capture: CaptureMethod,
     needs_review: bool,
     disputed: bool,
-    unknown_operations: u32,
+    pub(crate) unknown_operations: u32,
     open_conflicts: u32,
     description: Option<Description>,
     metadata: Metadata,

@@ -17,6 +17,7 @@ create index payments_newest on {schema}.payments (merchant, live, created_at, i
 create index payments_by_status on {schema}.payments (merchant, live, status, created_at, id);
 create index payments_by_customer on {schema}.payments (merchant, live, customer_id, created_at, id) where customer_id is not null;
 create index payments_by_currency on {schema}.payments (merchant, live, currency, created_at, id);
+create index payments_unknown on {schema}.payments (merchant, live, created_at, id) where unknown_operations > 0;
 create index payments_expiring on {schema}.payments (expires_at) where status in ('pending', 'requires_action', 'authorized');
 alter table {schema}.payments add primary key (merchant, live, id);
 

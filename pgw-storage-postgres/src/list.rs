@@ -58,6 +58,15 @@ impl List {
         self
     }
 
+    /// Adds a condition without arguments, when it is wanted.
+    fn only(&mut self, condition: &'static str, is_wanted: bool) -> &mut Self {
+        self.bits = self.bits << 1 | u32::from(is_wanted);
+        if is_wanted {
+            self.sql.push(" and ").push(condition);
+        }
+        self
+    }
+
     fn argument<'t, T>(&mut self, argument: T)
     where
         T: sqlx::Encode<'t, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -168,6 +177,7 @@ pub(crate) async fn payments(
             filter.customer.as_ref().map(|id| id.as_str()),
         )
         .when("p.currency =", filter.currency.map(|currency| currency.code()))
+        .only("p.unknown_operations > 0", filter.has_unknown)
         .between(ORDER, filter.created_from, filter.created_before);
     let read = |from: &mut Columns<'_>| columns::payment(from, scope);
     list.page(session, page, ORDER, read, |row| Cursor::new(row.created_at, row.id.as_uuid())).await

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
         is_storage: true,
         ..migration(6, "room", include_str!("../migrations/0006_room.sql"))
     },
+    migration(7, "unknown", include_str!("../migrations/0007_unknown.sql")),
 ];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");

@@ -112,6 +112,37 @@ async fn a_payment_is_shown_with_what_a_processor_is_asked_by() {
     }
 }
 
+/// A refund that nobody knows of leaves its payment's status as it was, and its payment may be as old as it likes.
+#[tokio::test]
+async fn an_unknown_refund_is_counted_by_its_own_age() {
+    let pgw = Pgw::on_postgres();
+    let key = pgw.key("admin");
+    let serving = pgw.serve(&[]);
+    let order = serde_json::json!({"amount": "5.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A"});
+    let post = async |path: &str, body: &serde_json::Value| {
+        let request = client().post(serving.api(path)).header("x-api-key", &key);
+        let answer = request.header("prefer", "wait=30").json(body).send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap()
+    };
+    let paid = post("/payments", &order).await;
+    let id = paid["id"].as_str().unwrap();
+    let refunds = format!("/payments/{id}/refunds");
+    let refund = post(&refunds, &serde_json::json!({"amount": "2.00"})).await;
+    assert_eq!((&paid["status"], &refund["status"]), (&"succeeded".into(), &"succeeded".into()));
+    assert_eq!(pgw.run(&["status", "--json"]).ok().json()[2]["count"], 0);
+    let lose = "update {schema}.payments set unknown_operations = 1, created_at = created_at - interval '30 days'; \
+         update {schema}.operations set state = 'unknown', first_dispatched_at = now() - interval '2 hours' where kind = 'refund'";
+    execute(&pgw, &lose.replace("{schema}", pgw.variable("PGW_SCHEMA")));
+    let unknown = &pgw.run(&["status", "--json"]).ok().json()[2];
+    assert_eq!((&unknown["count"], &unknown["more"]), (&1.into(), &false.into()));
+    let hours = unknown["oldest_ms"].as_u64().unwrap() / 3_600_000;
+    assert!((2..48).contains(&hours), "{unknown}");
+    let list = |args: &[&str]| {
+        pgw.run(&[&["payments", "list", "--json"], args].concat()).ok().json().len()
+    };
+    assert_eq!((list(&["--unknown"]), list(&["--status", "unknown"])), (1, 0));
+}
+
 #[test]
 fn sealing_keys_rotate_and_lost_ones_are_told() {
     let pgw = Pgw::on_postgres();

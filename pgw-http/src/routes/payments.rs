@@ -175,6 +175,7 @@ fn filter(query: &mut Query) -> PaymentFilter {
         created_from: query.parse("created_from", str::parse),
         created_before: query.parse("created_before", str::parse),
         idempotency_key: query.parse("idempotency_key", IdempotencyKey::parse),
+        ..PaymentFilter::default()
     }
 }
 

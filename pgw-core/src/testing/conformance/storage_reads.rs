@@ -3,7 +3,7 @@
 use super::fixture::StorageFixture;
 use super::support::{READS, apply, created, delivering, listed, paid, registered, replacing};
 use crate::access::AuditObject;
-use crate::changes::{Changes, Write};
+use crate::changes::{Changes, Guard, Write};
 use crate::currency::Currency;
 use crate::event::EventType;
 use crate::id::{ConflictId, DeliveryId, EndpointId, OperationId, PaymentId};
@@ -140,6 +140,29 @@ pub async fn payments_are_filtered_by_idempotency_key(fixture: &dyn StorageFixtu
     assert_eq!(listed(&*storage, &samples, &filter).await, []);
 }
 
+/// "Only those with an operation whose outcome is unknown", whatever their status says, and no longer than it is.
+pub async fn payments_are_filtered_by_unknown_outcomes(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(34));
+    let mut all = varied(&*storage, &samples).await;
+    let filter = PaymentFilter { has_unknown: true, ..PaymentFilter::default() };
+    let has_unknown = |payment: &Payment| payment.unknown_operations > 0;
+    expect_payments(&*storage, &samples, &filter, &all, has_unknown).await;
+    for payment in &mut all {
+        let before = payment.version;
+        payment.version += 1;
+        payment.unknown_operations = u32::from(payment.unknown_operations == 0);
+        let changes = Changes::new(samples.scope().clone())
+            .guard(Guard::Payment { id: payment.id, version: before })
+            .write(Write::Payment(Box::new(payment.clone())));
+        apply(&*storage, changes).await;
+    }
+    expect_payments(&*storage, &samples, &filter, &all, has_unknown).await;
+    let pending = PaymentFilter { status: Some(PaymentStatus::Pending), ..filter };
+    let matching =
+        |payment: &Payment| has_unknown(payment) && payment.status == PaymentStatus::Pending;
+    expect_payments(&*storage, &samples, &pending, &all, matching).await;
+}
+
 /// "Every field that is set must match."
 pub async fn filters_of_payments_all_count(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(9));
@@ -152,9 +175,11 @@ pub async fn filters_of_payments_all_count(fixture: &dyn StorageFixture) {
             created_from: Some(payment.created_at),
             created_before: None,
             idempotency_key: None,
+            has_unknown: payment.unknown_operations > 0,
         };
         let matching = |p: &Payment| {
-            p.status == payment.status
+            p.unknown_operations >= payment.unknown_operations
+                && p.status == payment.status
                 && (payment.customer.id.is_none() || p.customer.id == payment.customer.id)
                 && p.amount.currency() == payment.amount.currency()
                 && p.created_at >= payment.created_at
@@ -426,6 +451,7 @@ async fn varied(storage: &dyn Storage, samples: &Samples) -> Vec<Payment> {
     for (n, status) in statuses.into_iter().enumerate() {
         let mut creation = samples.creation();
         creation.payment.status = status;
+        creation.payment.unknown_operations = u32::from(n % 2 == 0);
         creation.payment.next_action = (status == PaymentStatus::RequiresAction).then(redirect);
         creation.payment.customer.id =
             customers[n % 3].map(|id| CustomerId::parse(id).expect("a valid id"));

@@ -137,6 +137,7 @@ macro_rules! storage_conformance_table {
                 payments_are_filtered_by_currency
                 payments_are_filtered_by_time
                 payments_are_filtered_by_idempotency_key
+                payments_are_filtered_by_unknown_outcomes
                 filters_of_payments_all_count
                 a_filter_follows_a_payments_changes
                 refunds_are_the_refunds_of_a_payment

@@ -86,10 +86,12 @@ async fn partitioned_tables_are_those_of_the_migrations() {
 #[tokio::test]
 async fn a_migration_of_how_tables_are_stored_passes_partitioned_ones_over() {
     let (mut server, schema) = (connection().await, partitioned_schema().await);
-    run(&mut server, format!("delete from {schema}.migrations where name = 'room'")).await;
+    // With all that came after it, as nothing may be missing in between.
+    run(&mut server, format!("delete from {schema}.migrations where version >= 6")).await;
+    run(&mut server, format!("drop index {schema}.payments_unknown")).await;
     let migrator = Migrator::new(schema.clone());
     let done = migrator.run(&mut server).await.expect("it is up to date after it");
-    assert_eq!(done.len(), 1, "{done:?}");
+    assert_eq!(done.len(), 2, "{done:?}");
     assert!(migrator.pending(&mut server).await.expect("it can be read").is_empty());
 }
 

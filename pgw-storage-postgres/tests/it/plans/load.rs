@@ -52,7 +52,7 @@ insert into {schema}.payments (merchant, live, id, version, sequence, status, cu
     customer_email, customer_name, customer_id, description, metadata, payment_method, processor, expires_at, created_at, updated_at)
 select merchant, live, id, 3, 1 + n % 2, status,
     case when h % 97 < 66 then 'USD' when h % 97 < 92 then 'EUR' when h % 97 < 96 then 'GBP' else 'JPY' end,
-    amount, a, c, 0, r, 0, 0, 0, false, false, 'automatic', 'customer-' || h % 20000 || '@example.com', 'A customer',
+    amount, a, c, 0, r, 0, case when status = 'unknown' or h % 500 = 7 then 1 else 0 end, 0, false, false, 'automatic', 'customer-' || h % 20000 || '@example.com', 'A customer',
     case when h % 5 > 0 then 'cust_' || h / 7 % 20000 end, 'Order ' || n, '{\"order\":\"' || n || '\"}', 'tok_visa', 'sandbox',
     at + interval '7 days', at, at + interval '2 seconds'
 from (select *, case when c > 0 or status = 'authorized' then amount else 0 end as a from (

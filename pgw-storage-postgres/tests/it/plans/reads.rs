@@ -149,6 +149,9 @@ async fn payments(watched: &mut Watched, sample: &Sample) {
     ];
     if sample.scope.merchant.as_str() == load::LARGE {
         filters.extend([PaymentStatus::Unknown, PaymentStatus::RequiresAction].map(status));
+        let unknown = PaymentFilter { has_unknown: true, ..none() };
+        filters.push(PaymentFilter { status: Some(PaymentStatus::Succeeded), ..unknown.clone() });
+        filters.push(unknown);
     }
     for filter in filters {
         let what = format!("payments of {} {filter:?}", sample.scope.merchant);
