@@ -68,9 +68,12 @@ impl Metrics {
         };
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(PERIOD);
-            loop {
+            for turn in 0_u64.. {
                 ticks.tick().await;
                 sampler.look().await;
+                if turn % UNKNOWN_TURNS == 0 {
+                    sampler.look_for_unknown().await;
+                }
                 // Keeps the memory of histograms that nobody reads from growing.
                 handle.run_upkeep();
             }
@@ -106,6 +109,9 @@ impl Sampler {
             let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
             metrics::counter!(DROPPED).absolute(lines);
         }
+    }
+
+    async fn look_for_unknown(&self) {
         for mode in [Mode::Test, Mode::Live] {
             self.unknown(mode).await;
         }
@@ -151,12 +157,12 @@ fn describe() {
     describe_gauge!(POOL, "Connections to PostgreSQL, by state");
     describe_gauge!(
         UNKNOWN,
-        "Payments of the configured merchant with an outcome that is unknown: of a charge, or of a capture, cancel or refund; counted up to 100, the newest"
+        "Payments of the configured merchant with an outcome that is unknown: of a charge, or of a capture, cancel or refund; counted up to 100"
     );
     describe_gauge!(
         UNKNOWN_OLDEST,
         Unit::Seconds,
-        "For how long the oldest outcome of those counted has been unknown"
+        "How long ago the first of their operations of unknown outcome was sent; of the 100 oldest payments"
     );
     describe_counter!(DROPPED, "Lines that the log did not take in time");
     describe_gauge!(REDIS_UP, "1 while Redis answers this process, 0 while it does not");
@@ -177,6 +183,8 @@ const REDIS_USED: &str = "pgw_redis_used_memory_bytes";
 const REDIS_MAX: &str = "pgw_redis_maxmemory_bytes";
 /// Shorter than Prometheus usually scrapes, longer than looking costs.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Every so many periods unknown outcomes are counted, which may read a hundred payments: minutes are what counts there.
+const UNKNOWN_TURNS: u64 = 6;
 /// From a commit on an idle machine to the deadline of a slow receiver.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];

@@ -15,22 +15,29 @@ pub(crate) struct Unknown {
     pub(crate) count: usize,
     /// Whether there are more.
     pub(crate) has_more: bool,
-    /// For how long the first of those counted has been asked about.
+    /// How long ago the first of the operations was sent.
     pub(crate) oldest: Option<Duration>,
 }
 
 impl Unknown {
-    /// Looks. The payments are those that were created last; each is read for when its operations were sent, which may be long after that.
+    /// Looks, from the oldest payment on. Each is read for when its operations were sent, which may be long after it was created.
     ///
     /// # Errors
-    /// [`Error::Storage`].
+    /// [`Error::Storage`]: they could not be counted. One that cannot be read is counted, and its age is not known.
     pub(crate) async fn of(asker: &Bound<'_>, gateway: &Gateway) -> Result<Self, Error> {
         let filter = PaymentFilter { has_unknown: true, ..PaymentFilter::default() };
-        let page = asker.payments(&filter, PageRequest::first(PageRequest::LIMIT_MAX)).await?;
+        let page = asker.payments(&filter, PageRequest::last(PageRequest::LIMIT_MAX)).await?;
         let mut oldest: Option<Timestamp> = None;
         for payment in &page.data {
-            let since = asker.payment(payment.id).await?.and_then(|state| since(&state));
-            oldest = [oldest, since].into_iter().flatten().min();
+            match asker.payment(payment.id).await {
+                Ok(state) => {
+                    let since = state.and_then(|state| since(&state));
+                    oldest = [oldest, since].into_iter().flatten().min();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, payment = %payment.id, "a payment of unknown outcome could not be read");
+                }
+            }
         }
         let now = gateway.env().now();
         let oldest = oldest.map(|since| now.since(since));

@@ -90,6 +90,13 @@ impl PageRequest {
         Self { limit: limit.clamp(1, Self::LIMIT_MAX), from: None }
     }
 
+    /// The oldest rows, at most `limit`, clamped as by [`PageRequest::first`]. Of its page, [`Page::has_more`] says whether there are newer ones.
+    #[must_use]
+    pub fn last(limit: usize) -> Self {
+        let beginning = Cursor::new(Timestamp::EPOCH, Uuid::nil());
+        Self::first(limit).with_from(PageFrom::Before(beginning))
+    }
+
     /// The page on one side of a cursor.
     #[must_use]
     pub const fn with_from(mut self, from: PageFrom) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! In this order, each step feeding the next: lock what the guards are about and compare versions; claim the keys of the commits that
 //! passed; insert the payments that are new; write everything else of the commits that got this far. Everything is one statement with
-//! one array for each column, so a hundred payments are planned, parsed and sent as one.
+//! an array for each column that is not the same in all rows, so a hundred payments are planned, parsed and sent as one.
 
 use std::time::Duration;
 
@@ -344,7 +344,7 @@ impl<'a> Group<'a> {
             | self.audit.bit(Part::Audit)
     }
 
-    /// What is known of its rows. Of all new ones together and of all others: a statement for each mix would be planned for itself.
+    /// What is known of its rows: two bits, not two a part, as each mix is a statement of its own and planned for itself.
     fn forms(&self) -> u32 {
         let are_new = self.created.have(Form::New) && self.begun.have(Form::New);
         let are_usual = self.replaced.have(Form::Usual)
@@ -440,7 +440,8 @@ impl Text {
             || self.looks_for_creations()
     }
 
-    /// Whether new payments are looked for before they are inserted: inside a host's transaction an insert that fails would be too late.
+    /// Whether new payments are looked for before they are inserted. A commit that is done alone tells a conflict that way; and inside a host's
+    /// transaction, an insert that fails would be too late.
     const fn looks_for_creations(&self) -> bool {
         self.has(Part::Created) && self.waits()
     }
@@ -618,7 +619,7 @@ impl Text {
 
     fn creations(&mut self) {
         if !self.has(Part::Created) {
-            self.sql.push(", won as materialized (select item from going)");
+            self.sql.push(", won as not materialized (select item from going)");
             return;
         }
         self.sql.push(", created as (");

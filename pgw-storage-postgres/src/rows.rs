@@ -24,7 +24,7 @@ use crate::value::{Time, bits, count, micros, text};
 pub(crate) trait Row {
     /// Its columns and their PostgreSQL types, in the order they are bound.
     const COLUMNS: &'static [(&'static str, &'static str)];
-    /// Columns that nearly every row of a form has the same in, and what that is: SQL over the row `u`.
+    /// Columns that are the same in all rows of a form, and what is in them: SQL over the row's other columns, `u`.
     const SAME: &'static [(&'static str, &'static [Form], &'static str)];
 
     /// Whether it has in all of its columns what rows of this form have.
@@ -49,13 +49,13 @@ pub(crate) trait Row {
     }
 }
 
-/// What is known of rows before one sees them, and so need not be sent. For the server an array of one value a row is as much work as
-/// any other, and most columns of a payment say nothing yet.
+/// What is known of rows without being told. For the server an array of one value a row is as much work as any other, and most columns of a
+/// new payment say nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Nothing.
     Any,
-    /// They were just made.
+    /// They were just made, as nearly all are that a commit makes.
     New,
     /// They are there, and nothing out of the ordinary happened to them.
     Usual,
@@ -733,4 +733,28 @@ pub(crate) fn changes_as_json(changes: &[AuditChange]) -> Made<Option<String>> {
     // JSON escapes NUL.
     let json = serde_json::to_string(&listed);
     json.map(Some).map_err(|_| StorageError::Unsupported("changes without a JSON form"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a column is the same as is told, or nobody knows it.
+    #[test]
+    fn what_is_not_told_follows_from_what_is() {
+        fn check<R: Row>() {
+            for (column, forms, sql) in R::SAME {
+                let Some(source) = sql.strip_prefix("u.") else { continue };
+                for form in *forms {
+                    assert!(R::told(*form).any(|(told, _)| *told == source), "{column} is {sql}");
+                }
+            }
+            assert_eq!(R::told(Form::Any).count(), R::COLUMNS.len());
+        }
+        check::<PaymentRow<'_>>();
+        check::<OperationRow<'_>>();
+        check::<DeliveryRow<'_>>();
+        check::<AttemptRow<'_>>();
+        check::<AuditLine<'_>>();
+    }
 }

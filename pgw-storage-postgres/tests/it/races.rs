@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use pgw_core::changes::{Committed, Guard};
 use pgw_core::gateway::Origin;
+use pgw_core::page::PageRequest;
 use pgw_core::payment::plan::{NewRefund, RequestedAmount};
 use pgw_core::payment::{OperationKind, PaymentStatus};
 use pgw_core::scope::Scope;
-use pgw_core::storage::Storage as _;
+use pgw_core::storage::{PaymentFilter, Storage as _, StorageError};
+use pgw_core::testing::sample::Samples;
 
 use crate::fixtures::{Leg, Under};
 use crate::world::{HEALTHY, World, keyed};
@@ -51,6 +54,46 @@ async fn a_key_makes_one_payment_behind_a_pooler() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_makes_one_payment_step_by_step() {
     of_a_hundred_creates_under_a_key_one_is_applied(Leg::Distributed, 10).await;
+}
+
+/// Ids are minted, so a group does not look for them first. One that is there conflicts, and its neighbours are served.
+async fn an_id_that_is_there_conflicts_alone(leg: Leg) {
+    let (pg, samples) = (Under::test(leg).await.storage, Samples::new(9));
+    let there = samples.creation();
+    pg.commit(there.changes()).await.expect(HEALTHY);
+    let mut tasks = Vec::new();
+    for n in 0..120 {
+        let mut creation = if n % 10 == 0 { there.clone() } else { samples.creation() };
+        let claim = samples.claim(creation.target());
+        let changes = if n % 20 < 10 { creation.keyed(claim) } else { creation.changes() };
+        let pg = pg.clone();
+        tasks.push(tokio::spawn(async move { pg.commit(changes).await }));
+    }
+    let exists = Guard::Payment { id: there.payment.id, version: 0 };
+    for (n, task) in tasks.into_iter().enumerate() {
+        let done = task.await.expect("it must not panic");
+        match done {
+            Ok(Committed::Applied { .. }) => assert_ne!(n % 10, 0, "it is there"),
+            Err(StorageError::Conflict(guard)) => assert_eq!((n % 10, guard), (0, exists.clone())),
+            other => panic!("{other:?}"),
+        }
+    }
+    let page = PageRequest::first(PageRequest::LIMIT_MAX);
+    let scope = samples.scope();
+    let first = pg.payments(scope, &PaymentFilter::default(), page).await.expect(HEALTHY);
+    assert!(first.has_more, "108 are new");
+    let state = pg.payment(scope, there.payment.id).await.expect(HEALTHY).expect("it is there");
+    assert_eq!((&state.payment, state.operations.len()), (&there.payment, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_is_there_conflicts_alone_in_a_pool() {
+    an_id_that_is_there_conflicts_alone(Leg::Pool).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_is_there_conflicts_alone_behind_a_pooler() {
+    an_id_that_is_there_conflicts_alone(Leg::Pooler).await;
 }
 
 /// 64 refunds of 1.00 of a payment of 49.99: 49 at most get through, whatever their order.
