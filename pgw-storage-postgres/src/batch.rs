@@ -383,7 +383,7 @@ impl Database {
         } else {
             let shape = group.shape(wait);
             let statement = self.sql.shape(shape, || compose(shape));
-            let query = statement.with(group.bind(self.clock.offset()));
+            let query = statement.with(group.bind(shape, self.clock.offset()));
             let rows = query.persistent(self.is_persistent()).fetch_all(connection).await?;
             let outcomes = outcomes(&rows, all.len()).map_err(sqlx::Error::Decode)?;
             outcomes.into_iter().map(Ok).collect()

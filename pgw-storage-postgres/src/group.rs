@@ -372,10 +372,10 @@ impl<'a> Group<'a> {
         counts.into_iter().all(|count| count <= 1)
     }
 
-    /// The arguments, in the order the parts are listed.
-    pub(crate) fn bind(self, offset: i64) -> Bound {
+    /// The arguments of the statement of its shape, in the order the parts are listed.
+    pub(crate) fn bind(self, shape: u32, offset: i64) -> Bound {
         let mut bound = Bound::new().and(offset);
-        let (is_one, forms) = (self.is_one(), self.forms());
+        let is_one = shape & ONE != 0;
         match (self.items.first(), self.claims_one.first(), self.creates_one.first()) {
             (Some(item), Some(claims), Some(creates)) if is_one => {
                 bound = bound.and(*item).and(*claims).and(*creates);
@@ -386,7 +386,7 @@ impl<'a> Group<'a> {
                 bound.add(self.creates_one);
             }
         }
-        let form = |part: Part| part.form(forms);
+        let form = |part: Part| part.form(shape);
         self.payment_guards.bind(is_one, form(Part::PaymentGuards), &mut bound);
         self.delivery_guards.bind(is_one, form(Part::DeliveryGuards), &mut bound);
         self.claims.bind(is_one, form(Part::Claims), &mut bound);

@@ -88,18 +88,20 @@ macro_rules! row {
             }
 
             fn bind(&self, form: Form, to: &mut Bound) {
+                let same = |forms: &[Form]| forms.contains(&form);
                 to.add(self.merchant);
                 to.add(self.live);
-                $(if !Self::is_same(stringify!($column), form) {
+                $(if !same(&[$($(Form::$form),+)?]) {
                     to.add(self.$column.clone());
                 })*
             }
 
             fn bind_all(rows: &[Self], form: Form, to: &mut Bound) {
+                let same = |forms: &[Form]| forms.contains(&form);
                 to.add(rows.iter().map(|row| row.merchant).collect::<Vec<_>>());
                 to.add(rows.iter().map(|row| row.live).collect::<Vec<_>>());
                 // One pass over the rows a column: the arrays are of equal length by construction.
-                $(if !Self::is_same(stringify!($column), form) {
+                $(if !same(&[$($(Form::$form),+)?]) {
                     to.add(rows.iter().map(|row| row.$column.clone()).collect::<Vec<_>>());
                 })*
             }
