@@ -1,7 +1,7 @@
 //! Payments created a second on PostgreSQL, against what pgbench gets out of the same server by itself.
 //!
 //! `cargo run --release -p benches --bin create_payment [-- --seconds N] [--callers 1,128,256]`. Starts a private server with `fsync` and
-//! `synchronous_commit` on, and measures in turn, for each number of callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one
+//! `synchronous_commit` on, and measures three times in turn, N seconds each (2), for each number of callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one
 //! statement; (c) 64 payments a transaction; and pgw, whose payment is five rows. The baselines write rows as long as pgw's into tables
 //! with the same columns, checks and indexes. Writes `target/create_payment.svg`. The last line is
 //! `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
@@ -47,7 +47,7 @@ struct Options {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let mut options =
-            Self { seconds: 5, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
+            Self { seconds: 2, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
@@ -69,6 +69,9 @@ impl Options {
 /// At once, where one number of them is measured.
 const CALLERS: usize = 128;
 
+/// How many turns each takes, of the seconds that are asked for.
+const TURNS: usize = 3;
+
 /// What is measured, in the order of its turn.
 const SERIES: [&str; 4] = ["a: three inserts", "b: one statement", "c: 64 a transaction", "pgw"];
 
@@ -83,22 +86,33 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut loads: BTreeMap<(usize, usize), Load> = BTreeMap::new();
     println!("callers  {:>22} {:>22} {:>22} {:>22}", SERIES[0], SERIES[1], SERIES[2], SERIES[3]);
     for callers in &options.callers {
-        print!("{callers:>7}");
-        for (series, script) in [
-            (0, baseline::three_inserts()),
-            (1, baseline::one_statement()),
-            (2, baseline::many_a_transaction()),
-        ] {
+        // They take turns, so that all are measured on a machine that is as busy.
+        let mut turns: [Vec<Load>; SERIES.len()] = Default::default();
+        for _ in 0..TURNS {
+            for (series, script) in [
+                baseline::three_inserts(),
+                baseline::one_statement(),
+                baseline::many_a_transaction(),
+            ]
+            .iter()
+            .enumerate()
+            {
+                clear(&mut owner).await?;
+                let mut load = pgbench(&postgres, script, *callers, options.seconds)?;
+                load.per_s *= if series == 2 { 64.0 } else { 1.0 };
+                turns[series].push(load);
+            }
             clear(&mut owner).await?;
-            let mut load = pgbench(&postgres, &script, *callers, options.seconds)?;
-            load.per_s *= if series == 2 { 64.0 } else { 1.0 };
+            let time = Duration::from_secs(options.seconds);
+            turns[3].push(pgw(&postgres.url(), *callers, time).await?);
+        }
+        print!("{callers:>7}");
+        for (series, turns) in turns.iter().enumerate() {
+            let load = together(turns);
             print!("  {}", cell(&load));
             loads.insert((*callers, series), load);
         }
-        clear(&mut owner).await?;
-        let load = pgw(&postgres.url(), *callers, Duration::from_secs(options.seconds)).await?;
-        println!("  {}", cell(&load));
-        loads.insert((*callers, 3), load);
+        println!();
     }
     report(options, &loads)
 }
@@ -200,6 +214,18 @@ begin
             t, columns, values, first, last, t);
     end loop;
 end $$";
+
+/// What the turns of a series come to: their mean pace, and the latencies of the turn in the middle.
+fn together(turns: &[Load]) -> Load {
+    let middle = |latency: fn(&Load) -> Duration| {
+        quantile(&mut turns.iter().map(latency).collect::<Vec<_>>(), 0.5)
+    };
+    Load {
+        per_s: turns.iter().map(|turn| turn.per_s).sum::<f64>() / turns.len() as f64,
+        p50: middle(|turn| turn.p50),
+        p99: middle(|turn| turn.p99),
+    }
+}
 
 fn cell(load: &Load) -> String {
     format!("{:>7.0}/s p99 {:>5.1} ms", load.per_s, load.p99.as_secs_f64() * 1e3)
