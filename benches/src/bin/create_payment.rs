@@ -1,7 +1,7 @@
 //! Payments created a second on PostgreSQL, against what pgbench gets out of the same server by itself.
 //!
 //! `cargo run --release -p benches --bin create_payment [-- --seconds N] [--callers 1,128,256]`. Starts a private server with `fsync` and
-//! `synchronous_commit` on, and measures three times in turn, N seconds each (2), for each number of callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one
+//! `synchronous_commit` on, and measures three times in turn, N seconds each (5), for each number of callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one
 //! statement; (c) 64 payments a transaction; and pgw, whose payment is five rows. The baselines write rows as long as pgw's into tables
 //! with the same columns, checks and indexes. Writes `target/create_payment.svg`. The last line is
 //! `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
@@ -47,7 +47,7 @@ struct Options {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let mut options =
-            Self { seconds: 2, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
+            Self { seconds: 5, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
