@@ -140,13 +140,9 @@ impl Committer {
         let mut connection = None;
         loop {
             if let Some(items) = inner.next_batch() {
-                let are_many = items.len() > 1;
                 inner.commit_all(items, &mut connection).await;
-                // Those who were just answered may have their next payment ready: let them, and it goes with this batch's successor. One that was
-                // alone is faster served from the bell: a yield wakes another thread of the runtime.
-                if are_many {
-                    tokio::task::yield_now().await;
-                }
+                // Those who were just answered may have their next payment ready: let them, and it goes with this batch's successor.
+                tokio::task::yield_now().await;
                 continue;
             }
             if !inner.settings.keeps_connections {
