@@ -1,8 +1,9 @@
 //! Payments created a second on PostgreSQL, against what pgbench gets out of the same server by itself.
 //!
 //! `cargo run --release -p benches --bin create_payment [-- --seconds N] [--callers 1,128,256]`. Starts a private server with `fsync` and
-//! `synchronous_commit` on, and measures three times in turn, N seconds each (5), for each number of callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one
-//! statement; (c) 64 payments a transaction; and pgw, whose payment is five rows. The baselines write rows as long as pgw's into tables
+//! `synchronous_commit` on, and measures three times in turn, N seconds each (5; all numbers of callers take ten minutes), for each number of
+//! callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one statement; (c) 64 payments a transaction; and pgw, whose payment is five
+//! rows. The baselines write rows as long as pgw's into tables
 //! with the same columns, checks and indexes. Writes `target/create_payment.svg`. The last line is
 //! `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
 //!

@@ -5,7 +5,7 @@
 //! process of its own; the load and the sink are in this one. The last line is
 //! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
 //! processes_vs_one=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
-//! PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without PgBouncer; the
+//! PostgreSQL, in five turns each that share the seconds, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without PgBouncer; the
 //! figure is of two behind PgBouncer against one without.
 
 use std::error::Error;
