@@ -19,8 +19,8 @@ use crate::redis::{Inner, Redis};
 /// Hints to everybody on this Redis.
 ///
 /// Subscribers of the same process hear a hint at once. Other processes hear it by pub/sub, on a Cluster by sharded pub/sub, so that a hint
-/// goes to the one node that has its slot. Hints are sent on a task of their own, and what is published while one is on its way goes out with
-/// the next. One connection of its own listens; when it is lost it is made again, and subscribers hear [`Hint::Missed`].
+/// goes to the one node that has its slot. Hints are sent on a task of their own, and what is published while one is on its way, or within
+/// 5 ms after, goes out with the next. One connection of its own listens; when it is lost it is made again, and subscribers hear [`Hint::Missed`].
 ///
 /// Clones share the connection and the subscribers.
 #[derive(Clone)]
@@ -72,6 +72,8 @@ impl Shared {
                 hints = vec![Hint::Missed];
                 tokio::time::sleep(PAUSE).await;
             }
+            // More of them go out together this way, and nobody is kept waiting who was alone.
+            tokio::time::sleep(GAP).await;
         }
     }
 }
@@ -197,6 +199,8 @@ impl fmt::Debug for RedisNotifier {
 /// away an attempt costs nothing, so what is back is not waited for.
 const ATTEMPTS: u32 = 120;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long after hints were sent the next are.
+const GAP: Duration = Duration::from_millis(5);
 /// Most pushes that wait to be passed on.
 const PUSHES_MAX: usize = 1_024;
 const PING_PERIOD: Duration = Duration::from_secs(5);

@@ -7,15 +7,13 @@
 use std::time::Duration;
 
 use pgw_core::changes::{Changes, Guard, Write};
-use pgw_core::id::{DeliveryId, EndpointId, EventId, PaymentId};
+use pgw_core::id::{DeliveryId, PaymentId};
 use pgw_core::queue::Job;
 use pgw_core::storage::StorageError;
-use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use crate::columns::Read;
 use crate::handoff::Reserved;
+use crate::outcome::{CREATION, NO_SUCH_KEY};
 use crate::rows::{
     AnswerRow, AttemptRow, AuditLine, ClaimRow, DeliveryGuard, DeliveryRow, EventRow, Form,
     OperationRow, PaymentGuard, PaymentRow, Row, is_live,
@@ -35,21 +33,6 @@ pub(crate) enum Wait {
     Never,
     /// It waits, as long as the lock timeout lets it.
     ForLocks,
-}
-
-/// What became of one commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Its rows are written. The deliveries its events made.
-    Applied(Vec<DeliveryId>),
-    /// The guard at this place does not hold; `is_absent`: there is no such row, or somebody holds it.
-    GuardFailed { at: usize, is_absent: bool },
-    /// The payment it creates is there.
-    Exists,
-    /// It stores the answer of a key that nobody claimed.
-    NoSuchKey,
-    /// Its key was claimed, or is held, by another; or a payment with its id was inserted meanwhile.
-    Lost,
 }
 
 /// Rows of one table with the numbers of the commits they are of.
@@ -591,6 +574,13 @@ impl Text {
             if self.has_failures() {
                 self.sql.push(" and f.item is null");
             }
+            if self.is_one() && !self.has_failures() {
+                // There is nothing to look up again: it goes on if it claimed its key.
+                self.sql.push(
+                    " on conflict do nothing returning 1), going as not materialized (select $2::int as item from claimed)",
+                );
+                return;
+            }
             // In the order of the keys: two statements with the same keys must not wait for each other.
             self.sql.push(
                 " order by i.merchant, i.live, i.key on conflict do nothing returning merchant, live, key)\
@@ -598,7 +588,12 @@ impl Text {
                  on c.merchant = i.merchant and c.live = i.live and c.key = i.key)",
             );
         }
-        self.sql.push(", going as materialized (select s.item, s.claims, s.creates from items s");
+        // Of one commit it is as good as a constant.
+        let keep = if self.is_one() && !self.has_failures() { "not " } else { "" };
+        self.sql
+            .push(", going as ")
+            .push(keep)
+            .push("materialized (select s.item, s.claims, s.creates from items s");
         if self.has_failures() {
             self.sql.push(" left join failed f on f.item = s.item");
         }
@@ -630,7 +625,8 @@ impl Text {
         if !self.looks_for_creations() {
             // Ids are minted, so they are not there. Should one be, the insert fails, and each commit is done alone.
             self.inputs::<PaymentRow<'_>>(Part::Created);
-            self.sql.push(" join going on going.item = i.item), won as not materialized (select item from going)");
+            self.only("going");
+            self.sql.push("), won as not materialized (select item from going)");
             return;
         }
         self.sql.push(
@@ -640,6 +636,15 @@ impl Text {
              , won as materialized (select g.item from going g \
              where not g.creates or g.item in (select item from news))",
         );
+    }
+
+    /// Only the rows of these commits; of one commit alone all are its own.
+    fn only(&mut self, commits: &'static str) {
+        if self.is_one() {
+            self.sql.push(" cross join ").push(commits);
+        } else {
+            self.sql.push(" join ").push(commits).push(" on ").push(commits).push(".item = i.item");
+        }
     }
 
     fn writes(&mut self) {
@@ -652,15 +657,18 @@ impl Text {
             insert_into::<EventRow<'_>>(&mut self.sql);
             self.sql.push("select ");
             values::<EventRow<'_>>(&mut self.sql, Inputs::Relation);
-            self.sql.push(" from events i join won on won.item = i.item)");
+            self.sql.push(" from events i");
+            self.only("won");
+            self.sql.push(")");
             self.sql.push(
                 ", made as (insert into {schema}.deliveries (merchant, live, event, endpoint, event_type, payment, state, attempts, \
                  attempts_total, version, created_at, updated_at, due_at) \
                  select i.merchant, i.live, i.id, w.id, i.event_type, i.payment, 'pending', 0, 0, 1, i.created_at, i.created_at, ",
             );
-            self.sql.push(NOW).push(
-                " from events i join won on won.item = i.item join {schema}.endpoints w \
-                 on w.merchant = i.merchant and w.live = i.live and w.status = 'enabled' and (cardinality(w.filters) = 0 \
+            self.sql.push(NOW).push(" from events i");
+            self.only("won");
+            self.sql.push(
+                " join {schema}.endpoints w on w.merchant = i.merchant and w.live = i.live and w.status = 'enabled' and (cardinality(w.filters) = 0 \
                  or w.filters && array['*', i.event_type, split_part(i.event_type, '.', 1) || '.*']) returning event, endpoint)",
             );
         }
@@ -669,7 +677,9 @@ impl Text {
             self.next += self.arguments_of::<AnswerRow<'_>>(Part::Answers);
             self.sql.push(", answered as (");
             update::<AnswerRow<'_>>(&mut self.sql, Inputs::Relation);
-            self.sql.push(" from answers i join won on won.item = i.item where ");
+            self.sql.push(" from answers i");
+            self.only("won");
+            self.sql.push(" where ");
             is_the_row::<AnswerRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(")");
         }
@@ -678,7 +688,8 @@ impl Text {
             update::<DeliveryRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(" from ");
             self.inputs::<DeliveryRow<'_>>(Part::Deliveries);
-            self.sql.push(" join won on won.item = i.item where ");
+            self.only("won");
+            self.sql.push(" where ");
             is_the_row::<DeliveryRow<'_>>(&mut self.sql, Inputs::Relation);
             self.sql.push(")");
         }
@@ -696,7 +707,7 @@ impl Text {
         values::<R>(&mut self.sql, Inputs::Relation);
         self.sql.push(" from ");
         self.inputs::<R>(part);
-        self.sql.push(" join won on won.item = i.item");
+        self.only("won");
         on_existing::<R>(&mut self.sql, existing);
         self.sql.push(")");
     }
@@ -722,43 +733,6 @@ impl Text {
     }
 }
 
-/// What became of the commits, by their numbers; those that are not named lost.
-pub(crate) fn outcomes(rows: &[PgRow], count: usize) -> Read<Vec<Outcome>> {
-    let mut outcomes = vec![Outcome::Lost; count];
-    for row in rows {
-        let (item, code, at): (i32, i32, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let Some(outcome) = usize::try_from(item).ok().and_then(|item| outcomes.get_mut(item))
-        else {
-            continue;
-        };
-        match code {
-            0 => applied(outcome),
-            1 if usize::try_from(at).ok() == Some(NO_SUCH_KEY) => *outcome = Outcome::NoSuchKey,
-            1 if usize::try_from(at).ok() == Some(CREATION) => *outcome = Outcome::Exists,
-            1 => {
-                let at = usize::try_from(at)?;
-                *outcome = Outcome::GuardFailed { at, is_absent: row.try_get(3)? };
-            }
-            _ => {
-                let (event, endpoint): (Uuid, Uuid) = (row.try_get(4)?, row.try_get(5)?);
-                let id =
-                    DeliveryId::new(EventId::from_uuid(event), EndpointId::from_uuid(endpoint));
-                applied(outcome);
-                if let Outcome::Applied(made) = outcome {
-                    made.push(id);
-                }
-            }
-        }
-    }
-    Ok(outcomes)
-}
-
-fn applied(outcome: &mut Outcome) {
-    if !matches!(outcome, Outcome::Applied(_)) {
-        *outcome = Outcome::Applied(Vec::new());
-    }
-}
-
 /// The jobs that an applied commit made due: what its writes say, and the deliveries that were made.
 pub(crate) fn due(changes: &Changes, made: Vec<DeliveryId>) -> Vec<(Job, Duration)> {
     let scope = &changes.scope;
@@ -781,10 +755,6 @@ pub(crate) fn due(changes: &Changes, made: Vec<DeliveryId>) -> Vec<(Job, Duratio
     due
 }
 
-/// The place that stands for an answer without a claimed key: after every guard.
-const NO_SUCH_KEY: usize = 32_767;
-/// The place that stands for the guard that a new payment is not there: groups have no other guard of such a commit's payment.
-const CREATION: usize = 32_766;
 /// Statements of this file have this bit; see `Sql::shape`.
 const SHAPES: u32 = 0x1000_0000;
 const WAITS: u32 = 0x0800_0000;

@@ -124,6 +124,7 @@ mod held;
 mod list;
 mod migrate;
 mod notifier;
+mod outcome;
 mod partitions;
 mod queue;
 mod read;

@@ -5,7 +5,7 @@
 //! process of its own; the load and the sink are in this one. The last line is
 //! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
 //! processes_vs_one=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
-//! PostgreSQL, in five turns each that share the seconds, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without PgBouncer; the
+//! PostgreSQL, in fifteen turns each that share the seconds, of which the median counts, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without PgBouncer; the
 //! figure is of two behind PgBouncer against one without.
 
 use std::error::Error;
@@ -162,22 +162,32 @@ struct Way {
     records: f64,
 }
 
-/// With jobs and hints in PostgreSQL, and in Redis. They take turns, so that both are measured on a machine that is as busy; of each it is what all
-/// of its turns come to.
+/// With jobs and hints in PostgreSQL, and in Redis. They take turns, so that both are measured on a machine that is as busy; of each it is the median
+/// of its turns, as one in which the disk stands still for seconds says nothing of either.
 async fn both_ways(time: Duration) -> Result<(Way, Way), Box<dyn Error>> {
     let mut stages = [
         end_to_end_stage(Stage::set(1).await?).await?,
         end_to_end_stage(Stage::with_redis(1).await?).await?,
     ];
-    let mut ways = [Way::default(); 2];
-    for _ in 0..TURNS {
-        for (stage, way) in stages.iter_mut().zip(&mut ways) {
-            let turn = end(stage, time / TURNS).await?;
-            way.per_s += turn.per_s / f64::from(TURNS);
-            way.records += turn.records / f64::from(TURNS);
+    let mut turns = [Vec::new(), Vec::new()];
+    for turn in 0..TURNS {
+        // Neither is always the one that comes after the other.
+        let first = usize::from(turn % 2 == 1);
+        for way in [first, 1 - first] {
+            turns[way].push(end(&mut stages[way], time / TURNS).await?);
         }
     }
-    Ok(ways.into())
+    let [in_postgres, in_redis] = turns.map(|turns| Way {
+        per_s: median(turns.iter().map(|turn| turn.per_s)),
+        records: median(turns.iter().map(|turn| turn.records)),
+    });
+    Ok((in_postgres, in_redis))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A stage with an endpoint, on which every connection has each statement's plan.
@@ -294,7 +304,7 @@ const FAN: u64 = 10;
 /// shares its processors.
 const ON_THE_WAY_MAX: usize = 384;
 /// Into how many turns the time of each is divided where two are compared.
-const TURNS: u32 = 5;
+const TURNS: u32 = 15;
 /// Payments a second of a steady load.
 const STEADY: u32 = 100;
 /// How long a steady load runs before it counts: connections are made and statements prepared.

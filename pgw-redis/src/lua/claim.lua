@@ -4,6 +4,11 @@
 local most, lease, fences = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims_max, ttl, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]) or now
 local till = now + lease
+local stamped_till = stamp(till)
+
+-- Nothing is known of any job, and so there is none. What other keys hold goes when there are some again.
+if call('EXISTS', JOBS) == 0 then return { '', {}, 0 } end
+
 -- So many leases end and jobs come due in one call: what is left waits for the next.
 local STEPS = 1000
 
@@ -23,7 +28,7 @@ for _, member in ipairs(due) do
   local state = call('HGET', JOBS, member)
   local kind, at = parse(state or '')
   if kind == 'l' then
-    call('HSET', JOBS, member, 'w' .. state:sub(2))
+    call('HSET', JOBS, member, 'w' .. sub(state, 2))
     wait(member, at)
   end
 end
@@ -38,28 +43,39 @@ local given, number = {}, 0
 -- Gives out the jobs of a group that have been due for longest.
 local function give(group, upto, room)
   local places = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', '[' .. group .. '\0' .. stamp(upto) .. '\255', 'LIMIT', 0, room)
-  touched[group] = true
+  -- Of a group of which all are given out there is nothing to look up.
+  if upto == now and #places < room and #places > 0 then
+    call('ZREM', OPEN, group)
+  else
+    touched[group] = true
+  end
   if #places == 0 then return end
-  local members = {}
-  for n, place in ipairs(places) do members[n] = place:sub(#group + 18) end
+  local members, dues_at, members_at = {}, #group + 2, #group + 18
+  for n, place in ipairs(places) do members[n] = sub(place, members_at) end
   local states = call('HMGET', JOBS, unpack(members))
   call('ZREM', WAITING, unpack(places))
   local leases, entries, shares = {}, {}, {}
   for n, member in ipairs(members) do
     local state = states[n]
     -- One without a state was evicted, and comes back by a push; one with another is elsewhere by now.
-    local kind, at, claims, _, _, again = parse(state or '')
-    local is_there = at and at == tonumber(places[n]:sub(#group + 2, #group + 17))
-    if is_there and (kind == 'w' or kind == 'x') then
+    local is_there = state and sub(state, 2, 17) == sub(places[n], dues_at, members_at - 1)
+    local kind, _, claims, again = is_there and sub(state, 1, 1)
+    if kind == 'w' then
+      claims = tonumber(sub(state, 34))
+    elseif kind == 'x' then
+      _, _, claims, _, _, again = parse(state)
+    end
+    if claims then
       if claims >= claims_max then
         bury(member)
       else
         -- A push that is due by now is what this claim is for; a later one still waits.
         local tail = (again and again > now) and (':' .. stamp(again)) or ''
-        local fence = fences .. string.format('%04x', number)
+        local fence = fences .. format('%04x', number)
         number = number + 1
         entries[#entries + 1] = member
-        entries[#entries + 1] = 'h' .. stamp(till) .. fence .. stamp(now) .. string.format('%.0f', claims + 1) .. tail
+        local times = claims == 0 and '1' or format('%.0f', claims + 1)
+        entries[#entries + 1] = 'h' .. stamped_till .. fence .. stamped_now .. times .. tail
         leases[#leases + 1] = till
         leases[#leases + 1] = member
         given[#given + 1] = member
@@ -77,18 +93,6 @@ local function give(group, upto, room)
   end
 end
 
-local looks = 0
-while number < most and looks < STEPS do
-  local heads = call('ZRANGE', OPEN, 0, 1, 'WITHSCORES')
-  if #heads == 0 or tonumber(heads[2]) > limit then break end
-  local upto = math.min(tonumber(heads[4]) or limit, limit)
-  local room = math.min(most - number, 1000)
-  if bound > 0 then room = math.min(room, math.max(bound - count_of(heads[1]), 1)) end
-  give(heads[1], upto, room)
-  finish()
-  looks = looks + 1
-end
-
 -- One of the full groups a call, in turn: a share whose holder was evicted is nobody's.
 local full = call('ZCARD', FULL)
 if full > 0 then
@@ -101,7 +105,20 @@ if full > 0 then
   finish()
 end
 
+local head
+local looks = 0
+while true do
+  local heads = call('ZRANGE', OPEN, 0, 1, 'WITHSCORES')
+  head = heads[2]
+  if number >= most or looks >= STEPS or not head or tonumber(head) > limit then break end
+  local upto = math.min(tonumber(heads[4]) or limit, limit)
+  local room = math.min(most - number, 1000)
+  if bound > 0 then room = math.min(room, math.max(bound - count_of(heads[1]), 1)) end
+  give(heads[1], upto, room)
+  finish()
+  looks = looks + 1
+end
+
 for _, key in ipairs(KEYS) do call('PEXPIRE', key, ttl) end
-local head = call('ZRANGE', OPEN, 0, 0, 'WITHSCORES')[2] or ''
 local is_more = #ended == STEPS or #due == STEPS
-return { head, given, is_more and 1 or 0 }
+return { head or '', given, is_more and 1 or 0 }

@@ -5,6 +5,7 @@ for i = 4, #ARGV, 2 do members[#members + 1] = ARGV[i] end
 local states = states_of(members)
 
 -- Most are new and due: those are added together.
+local fresh = 'w' .. stamped_now .. stamped_now .. '0'
 local seen, entries, places = {}, {}, {}
 local function add()
   if #entries > 0 then
@@ -16,13 +17,15 @@ end
 
 local size, untaken = call('HLEN', JOBS), {}
 for n, member in ipairs(members) do
-  local state, due = states[n], now + tonumber(ARGV[n * 2 + 3])
+  local state, delay = states[n], ARGV[n * 2 + 3]
+  local due = delay == '0' and now or now + tonumber(delay)
   if seen[member] then
     add()
     state = call('HGET', JOBS, member)
   end
   seen[member] = true
-  local kind, at, claims, since, fence, again = parse(state or '')
+  local kind, at, claims, since, fence, again
+  if state then kind, at, claims, since, fence, again = parse(state) end
   if kind == 'l' then
     -- Put anew also where the index has lost it.
     if due < at or not call('ZSCORE', LATER, member) then
@@ -41,7 +44,7 @@ for n, member in ipairs(members) do
   elseif kind == 'b' then
     call('HDEL', DEAD, member)
     put(member, due, 0)
-  elseif not is_crowded(member) then
+  elseif not is_crowded(member, size) then
     if size >= most then
       untaken[#untaken + 1] = n - 1
     elseif due > now then
@@ -50,10 +53,10 @@ for n, member in ipairs(members) do
     else
       local group = group_of(member)
       entries[#entries + 1] = member
-      entries[#entries + 1] = 'w' .. stamp(due) .. stamp(now) .. '0'
+      entries[#entries + 1] = fresh
       places[#places + 1] = 0
-      places[#places + 1] = group .. '\0' .. stamp(due) .. member
-      touched[group] = true
+      places[#places + 1] = group .. '\0' .. stamped_now .. member
+      added[group] = true
       count_in(group)
       size = size + 1
     end

@@ -17,18 +17,20 @@
 -- Keys may be evicted one by one: what a script does not find it takes as lost, and a push puts in order what it meets.
 local JOBS, LATER, WAITING, OPEN, FULL, HELD, SHARES, DEAD =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local call = redis.call
+local call, sub, format = redis.call, string.sub, string.format
 local t = call('TIME')
 -- ARGV[1]: by how much a test moved the clock. ARGV[2]: most held of a group, 0 for no bound.
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2]) + tonumber(ARGV[1])
 local bound = tonumber(ARGV[2])
-local touched = {}
+-- Groups that are to be written down anew, and those that were only added to, or only given room.
+local touched, added, freed = {}, {}, {}
 
-local function stamp(at) return string.format('%016.0f', at) end
+local function stamp(at) return format('%016.0f', at) end
+local stamped_now = stamp(now)
 
 local function group_of(member)
   if bound == 0 then return '' end
-  return member:sub(1, 1) .. member:sub(18)
+  return sub(member, 1, 1) .. sub(member, 18)
 end
 
 -- How many of a group are held.
@@ -62,7 +64,7 @@ end
 
 -- Puts a job where it waits for its due time.
 local function put(member, due, claims, since)
-  local rest = stamp(due) .. stamp(since or now) .. string.format('%.0f', claims)
+  local rest = stamp(due) .. stamp(since or now) .. format('%.0f', claims)
   if due > now then
     call('HSET', JOBS, member, 'l' .. rest)
     call('ZADD', LATER, due, member)
@@ -74,16 +76,16 @@ end
 
 -- The parts of a state: kind, time, claims, since, fence, due again.
 local function parse(state)
-  local kind, at = state:sub(1, 1), tonumber(state:sub(2, 17))
+  local kind, at = sub(state, 1, 1), tonumber(sub(state, 2, 17))
   if kind == 'b' then return kind end
   if at and (kind == 'l' or kind == 'w') then
-    local since, claims = tonumber(state:sub(18, 33)), tonumber(state:sub(34))
+    local since, claims = tonumber(sub(state, 18, 33)), tonumber(sub(state, 34))
     if since and claims then return kind, at, claims, since end
   elseif at and (kind == 'h' or kind == 'x') then
-    local since = tonumber(state:sub(34, 49))
-    local claims, again = state:sub(50):match('^(%d+):?(%d*)$')
+    local since = tonumber(sub(state, 34, 49))
+    local claims, again = sub(state, 50):match('^(%d+):?(%d*)$')
     if since and claims then
-      return kind, at, tonumber(claims), since, state:sub(18, 33), tonumber(again)
+      return kind, at, tonumber(claims), since, sub(state, 18, 33), tonumber(again)
     end
   end
 end
@@ -102,17 +104,19 @@ end
 
 local function hold(member, kind, till, fence, since, claims, again)
   local tail = again and (':' .. stamp(again)) or ''
-  local rest = stamp(since) .. string.format('%.0f', claims) .. tail
+  local rest = stamp(since) .. format('%.0f', claims) .. tail
   call('HSET', JOBS, member, kind .. stamp(till) .. fence .. rest)
 end
 
--- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is. Counted once a call.
+-- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is, of which so much is
+-- taken. Counted once a call.
+local CROWD = 10000
 local crowds = {}
-local function is_crowded(member)
-  if bound == 0 then return false end
+local function is_crowded(member, size)
+  if bound == 0 or size < CROWD then return false end
   local group = group_of(member)
   crowds[group] = crowds[group] or call('ZLEXCOUNT', WAITING, '[' .. group .. '\0', '(' .. group .. '\1')
-  return crowds[group] >= 10000
+  return crowds[group] >= CROWD
 end
 
 -- One more of a group waits.
@@ -141,6 +145,15 @@ end
 
 -- Writes down where each touched group stands.
 local function finish()
+  for group in pairs(added) do
+    -- What comes last changes nothing for a group with room whose first has been due.
+    local first = not touched[group] and tonumber(call('ZSCORE', OPEN, group) or nil)
+    if not first or first > now then touched[group] = true end
+  end
+  for group in pairs(freed) do
+    -- Nor does room for one that had some.
+    if not touched[group] and call('ZREM', FULL, group) == 1 then touched[group] = true end
+  end
   for group in pairs(touched) do
     local room = bound == 0 or count_of(group) < bound
     local first = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', '(' .. group .. '\1', 'LIMIT', 0, 1)[1]
@@ -148,10 +161,10 @@ local function finish()
     if not room then into, out_of = FULL, OPEN end
     call('ZREM', out_of, group)
     if first then
-      call('ZADD', into, first:sub(#group + 2, #group + 17), group)
+      call('ZADD', into, sub(first, #group + 2, #group + 17), group)
     else
       call('ZREM', into, group)
     end
   end
-  touched = {}
+  touched, added, freed = {}, {}, {}
 end

@@ -17,7 +17,7 @@ for i = 4, #ARGV, 2 do
   elseif kind == 'h' or kind == 'x' then
     if row_since > since then again = earlier(again, now) end
     mend(member, kind, at, fence, since, claims, again)
-  elseif kind ~= 'b' and not is_crowded(member) then
+  elseif kind ~= 'b' and not is_crowded(member, size) then
     if size >= most then break end
     put(member, now, 0)
     count_in(group_of(member))

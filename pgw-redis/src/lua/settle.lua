@@ -24,15 +24,17 @@ for n, member in ipairs(members) do
     state = call('HGET', JOBS, member)
   end
   seen[member] = true
-  local kind, at, claims, _, fence, again = parse(state or '')
-  if fence and fence == fence_given then
+  local is_theirs = state and sub(state, 18, 33) == fence_given
+  if is_theirs and what == 'd' and sub(state, 1, 1) == 'h' and not state:find(':', 50, true) then
     is_held = 1
-    if kind == 'h' and what == 'd' and not again then
-      local group = group_of(member)
-      done[#done + 1] = member
-      if bound > 0 then shares[#shares + 1] = group .. '\0' .. member end
-      touched[group] = true
-    else
+    done[#done + 1] = member
+    local group = group_of(member)
+    if bound > 0 then shares[#shares + 1] = group .. '\0' .. member end
+    freed[group] = true
+  elseif is_theirs then
+    local kind, at, claims, _, fence, again = parse(state)
+    if fence then
+      is_held = 1
       if kind == 'x' then
         unwait(member, at)
       else
