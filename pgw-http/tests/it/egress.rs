@@ -89,7 +89,8 @@ impl Listener {
         last.read_exact(&mut [0; 12]).await.unwrap();
         let last = last.local_addr().unwrap().port();
         let mut count = BTreeMap::new();
-        self.reached.lock().unwrap().retain(|(_, peer)| peer.port() != last);
+        // One to another address may have come from the same port.
+        self.reached.lock().unwrap().retain(|(at, peer)| (*at, peer.port()) != (ONE, last));
         for (at, _) in &*self.reached.lock().unwrap() {
             *count.entry(*at).or_default() += 1;
         }
