@@ -63,17 +63,22 @@ impl Shared {
             if hints.is_empty() {
                 return;
             }
+            let mut was_away = false;
             for _ in 0..ATTEMPTS {
                 let mut command = cmd(publish);
                 command.arg(&channel).arg(self.relay.texts(&hints, usize::MAX));
                 let Err(error) = self.redis.link.command::<Value>(&command).await else { break };
                 tracing::debug!(error = %chain(&error), "hints were not sent to other processes; polling finds the work");
                 sending.stall();
+                was_away = true;
                 hints = vec![Hint::Missed];
                 tokio::time::sleep(PAUSE).await;
             }
-            // More of them go out together this way, and nobody is kept waiting who was alone.
-            tokio::time::sleep(GAP).await;
+            // More of them go out together this way, and nobody is kept waiting who was alone. Whoever waits for all to be sent gives up while Redis
+            // is away, until the next are taken.
+            if !was_away {
+                tokio::time::sleep(GAP).await;
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ local claims_max, ttl, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]) or 
 local till = now + lease
 local stamped_till = stamp(till)
 
--- Nothing is known of any job, and so there is none. What other keys hold goes when there are some again.
-if call('EXISTS', JOBS) == 0 then return { '', {}, 0 } end
+-- There is no job, and nothing that still names one whose state was evicted.
+if call('EXISTS', JOBS, HELD, LATER, OPEN) == 0 then return { '', {}, 0 } end
 
 -- So many leases end and jobs come due in one call: what is left waits for the next.
 local STEPS = 1000
@@ -42,7 +42,9 @@ end
 local given, number = {}, 0
 -- Gives out the jobs of a group that have been due for longest.
 local function give(group, upto, room)
-  local places = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', '[' .. group .. '\0' .. stamp(upto) .. '\255', 'LIMIT', 0, room)
+  -- What waits was due when it was put there, also where the clock has gone back since.
+  local last = upto == now and '(' .. group .. '\1' or '[' .. group .. '\0' .. stamp(upto) .. '\255'
+  local places = call('ZRANGEBYLEX', WAITING, '[' .. group .. '\0', last, 'LIMIT', 0, room)
   -- Of a group of which all are given out there is nothing to look up.
   if upto == now and #places < room and #places > 0 then
     call('ZREM', OPEN, group)

@@ -16,6 +16,7 @@ local function add()
 end
 
 local size, untaken = call('HLEN', JOBS), {}
+local size_after = size + #members
 for n, member in ipairs(members) do
   local state, delay = states[n], ARGV[n * 2 + 3]
   local due = delay == '0' and now or now + tonumber(delay)
@@ -44,7 +45,7 @@ for n, member in ipairs(members) do
   elseif kind == 'b' then
     call('HDEL', DEAD, member)
     put(member, due, 0)
-  elseif not is_crowded(member, size) then
+  elseif not is_crowded(member, size_after) then
     if size >= most then
       untaken[#untaken + 1] = n - 1
     elseif due > now then

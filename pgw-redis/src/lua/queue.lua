@@ -108,8 +108,8 @@ local function hold(member, kind, till, fence, since, claims, again)
   call('HSET', JOBS, member, kind .. stamp(till) .. fence .. rest)
 end
 
--- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is, of which so much is
--- taken. Counted once a call.
+-- Whether an endpoint has so many waiting that the rest is left in the rows, so that it does not take all the room there is; it cannot where there
+-- are fewer jobs in all. Counted once a call.
 local CROWD = 10000
 local crowds = {}
 local function is_crowded(member, size)

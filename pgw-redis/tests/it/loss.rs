@@ -156,6 +156,24 @@ async fn buried_jobs_are_told_with_the_reason() {
     assert_eq!(buried, [(job, reason)]);
 }
 
+/// Jobs whose state was evicted while they were held, and that were done, are not counted for ever.
+#[tokio::test]
+async fn what_names_a_lost_job_ends_with_its_lease() {
+    for lane in Lane::ALL {
+        let mut lossy = Lossy::new().await;
+        let (queue, samples) = (lossy.redis.queue(), Samples::new(8));
+        queue.push(&[(samples.job(lane), Duration::ZERO)]).await.expect("there is room");
+        let claim = queue.claim(lane, 1, LEASE).await.expect("it is there").remove(0);
+        let prefix = format!("pgw:{{{}:{}:0of1}}:", lossy.namespace, lane.as_str());
+        lossy.evict(&format!("{prefix}jobs")).await;
+        let done = [Settlement { claim, verdict: Verdict::Done }];
+        assert_eq!(queue.settle(&done).await.expect("it is there"), [false]);
+        lossy.clock.advance(LEASE * 2);
+        assert_eq!(queue.claim(lane, 1, LEASE).await.expect("it is there"), []);
+        assert_eq!(queue.depth(lane).await.expect("it is there"), Default::default(), "{lane:?}");
+    }
+}
+
 /// An endpoint whose holders were evicted does not stay full for ever.
 #[tokio::test]
 async fn shares_of_nobody_are_free_again() {
