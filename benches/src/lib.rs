@@ -20,3 +20,14 @@ pub mod workers;
 /// What `pgw` has: a node is to be measured as it is served.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The middle one of some values, the higher of two.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

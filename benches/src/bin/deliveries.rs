@@ -12,6 +12,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use benches::load::{Load, Until};
+use benches::median;
 use benches::node::{NODE, Node, Place};
 use benches::sink::Manner;
 use benches::stage::{CONNECTIONS, Latency, Stage};
@@ -182,12 +183,6 @@ async fn both_ways(time: Duration) -> Result<(Way, Way), Box<dyn Error>> {
         records: median(turns.iter().map(|turn| turn.records)),
     });
     Ok((in_postgres, in_redis))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A stage with an endpoint, on which every connection has each statement's plan.

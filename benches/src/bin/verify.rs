@@ -65,7 +65,7 @@ struct Round {
 }
 
 fn report(rounds: &[Round]) {
-    let median_of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+    let median_of = |value: fn(&Round) -> f64| benches::median(rounds.iter().map(value));
     println!(
         "verify one {BODY_BYTES} B `standard` webhook, {ROUNDS} rounds of {CALLS} calls, medians"
     );
@@ -100,11 +100,6 @@ fn timed<T>(mut call: impl FnMut() -> T) -> f64 {
 #[expect(clippy::disallowed_methods, reason = "the verifiers that are measured read this clock")]
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
