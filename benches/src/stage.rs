@@ -104,7 +104,8 @@ impl Stage {
     /// # Errors
     /// When the server is gone.
     pub async fn charged(&mut self) -> Result<(), Box<dyn Error>> {
-        let due = "select count(*) from pgw.operations where due_at is not null";
+        // The first by the index: to count them would read the whole table each time, on the processors that are measured.
+        let due = "select count(*) from (select from pgw.operations where due_at is not null and buried is null order by due_at limit 1) t";
         self.until(due, |count| count == 0).await
     }
 

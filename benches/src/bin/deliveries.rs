@@ -4,9 +4,10 @@
 //! [--pending N]`. Each part starts a private server with `fsync` and `synchronous_commit` on and a node (gateway, worker, HTTP interface) in a
 //! process of its own; the load and the sink are in this one. The last line is
 //! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
-//! processes_vs_one=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
-//! PostgreSQL, in fifteen turns each that share the seconds, of which the median counts, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without PgBouncer; the
-//! figure is of two behind PgBouncer against one without.
+//! processes_vs_one=… pooled_vs_one_pooled=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
+//! PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without
+//! PgBouncer: two behind it against one without, and against one behind it. Both take fifteen turns of each, which share the seconds, and of which the
+//! median counts.
 
 use std::error::Error;
 use std::time::Duration;
@@ -107,7 +108,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         let what = format!("resident memory of the node, {} pending", options.pending);
         println!("{what:<68} {rss:>8.1} MiB");
     }
-    let (mut redis, mut records, mut processes) = (f64::NAN, f64::NAN, f64::NAN);
+    let (mut redis, mut records) = (f64::NAN, f64::NAN);
+    let (mut processes, mut pooled) = (f64::NAN, f64::NAN);
     if options.has("redis") {
         let (of_rows, of_redis) = both_ways(options.time).await?;
         for (what, way) in [("PostgreSQL", &of_rows), ("Redis", &of_redis)] {
@@ -119,19 +121,18 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         records = of_redis.records / of_rows.records;
     }
     if options.has("processes") {
-        let one = charged(1, Link::Direct, options.time).await?;
-        println!("{:<68} {one:>10.0}/s", "created and charged, one process");
-        let pooled = charged(1, Link::Pooler, options.time).await?;
-        println!("{:<68} {pooled:>10.0}/s", "created and charged, one process behind PgBouncer");
-        let two = charged(2, Link::Pooler, options.time).await?;
-        println!("{:<68} {two:>10.0}/s", "created and charged, two processes behind PgBouncer");
-        let direct = charged(2, Link::Direct, options.time).await?;
-        println!("{:<68} {direct:>10.0}/s", "created and charged, two processes");
-        processes = two / one;
+        let rates = shared_out(options.time).await?;
+        for ((_, _, what), rate) in WAYS.iter().zip(rates) {
+            println!("{:<68} {rate:>10.0}/s", format!("created and charged, {what}"));
+        }
+        let [one, one_pooled, two_pooled, _] = rates;
+        pooled = two_pooled / one_pooled;
+        processes = two_pooled / one;
     }
     println!(
         "result: isolation_p99_ratio={ratio:.2} drained_per_s={drained:.0} end_to_end_per_s={end_to_end:.0} \
-         p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1} redis_vs_pg={redis:.2} records_vs_pg={records:.2} processes_vs_one={processes:.2}",
+         p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1} redis_vs_pg={redis:.2} records_vs_pg={records:.2} processes_vs_one={processes:.2} \
+         pooled_vs_one_pooled={pooled:.2}",
         latency.p50, latency.p99
     );
     Ok(())
@@ -211,39 +212,67 @@ async fn end(stage: &mut Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     Ok(Way { per_s, records })
 }
 
-/// Payments created and charged a second, until the last is, by so many processes that share what comes in.
-async fn charged(processes: usize, link: Link, time: Duration) -> Result<f64, Box<dyn Error>> {
-    let mut stage = Stage::set(1).await?;
-    // Those that are measured work alone.
-    stage.node.end();
-    let pooler = PgBouncer::builder(stage.postgres()).start()?;
-    let database = if link == Link::Pooler { pooler.url() } else { stage.postgres().url() };
-    let place = Place { link, ..Place::database(database) };
-    let nodes = (0..processes).map(|_| Node::start(&place, 1)).collect::<Result<Vec<_>, _>>()?;
-    let loads = (0..).zip(&nodes).map(|(n, node)| (Load::from(node.address, n << 32), node));
-    let loads: Vec<(Load, &Node)> = loads.collect();
-    let create = async |time: Duration| {
-        let load = |(load, node): &(Load, &Node)| {
+/// Payments created and charged a second by one process and by two, with and without PgBouncer, in the order of [`WAYS`]: the medians of their turns.
+async fn shared_out(time: Duration) -> Result<[f64; 4], Box<dyn Error>> {
+    let mut crews = Vec::new();
+    for (processes, link, _) in WAYS {
+        crews.push(Crew::start(processes, link).await?);
+    }
+    let mut turns = [const { Vec::new() }; 4];
+    for turn in 0..TURNS as usize {
+        for way in 0..WAYS.len() {
+            // None is always the one that comes after the same other.
+            let way = (way + turn) % WAYS.len();
+            turns[way].push(crews[way].charged(time / TURNS).await?);
+        }
+    }
+    Ok(turns.map(|turns| median(turns.into_iter())))
+}
+
+/// Processes that share a database and what comes in.
+struct Crew {
+    loads: Vec<(Load, Node)>,
+    stage: Stage,
+    _pooler: PgBouncer,
+}
+
+impl Crew {
+    async fn start(processes: usize, link: Link) -> Result<Self, Box<dyn Error>> {
+        let mut stage = Stage::set(1).await?;
+        // Those that are measured work alone.
+        stage.node.end();
+        let pooler = PgBouncer::builder(stage.postgres()).start()?;
+        let database = if link == Link::Pooler { pooler.url() } else { stage.postgres().url() };
+        let place = Place { link, ..Place::database(database) };
+        let mut loads = Vec::new();
+        for n in 0..processes as u64 {
+            let node = Node::start(&place, 1)?;
+            loads.push((Load::from(node.address, n << 32), node));
+        }
+        let mut crew = Self { loads, stage, _pooler: pooler };
+        crew.charged(WARM).await?;
+        crew.stage.tidy().await?;
+        Ok(crew)
+    }
+
+    /// Payments created and charged a second, until the last is.
+    async fn charged(&mut self, time: Duration) -> Result<f64, Box<dyn Error>> {
+        let start = Moment::now();
+        let connections = CONNECTIONS / self.loads.len();
+        let create = |(load, node): &(Load, Node)| {
             let (load, key) = (load.clone(), node.keys[0].clone());
             tokio::spawn(async move {
-                let connections = CONNECTIONS / processes;
                 let created = load.saturate(&key, connections, Until::Time(time), None).await;
                 created.map_err(|error| error.to_string())
             })
         };
         let mut created = 0;
-        for load in loads.iter().map(load).collect::<Vec<_>>() {
+        for load in self.loads.iter().map(create).collect::<Vec<_>>() {
             created += load.await??;
         }
-        Ok::<u64, Box<dyn Error>>(created)
-    };
-    create(WARM).await?;
-    stage.charged().await?;
-    stage.tidy().await?;
-    let start = Moment::now();
-    let created = create(time).await?;
-    stage.charged().await?;
-    Ok(created as f64 / start.ago().as_secs_f64())
+        self.stage.charged().await?;
+        Ok(created as f64 / start.ago().as_secs_f64())
+    }
 }
 
 /// From creation to delivery when there is little to do.
@@ -300,6 +329,13 @@ const FAN: u64 = 10;
 const ON_THE_WAY_MAX: usize = 384;
 /// Into how many turns the time of each is divided where two are compared.
 const TURNS: u32 = 15;
+/// What is compared of processes.
+const WAYS: [(usize, Link, &str); 4] = [
+    (1, Link::Direct, "one process"),
+    (1, Link::Pooler, "one process behind PgBouncer"),
+    (2, Link::Pooler, "two processes behind PgBouncer"),
+    (2, Link::Direct, "two processes"),
+];
 /// Payments a second of a steady load.
 const STEADY: u32 = 100;
 /// How long a steady load runs before it counts: connections are made and statements prepared.
