@@ -226,7 +226,7 @@ async fn shared_out(time: Duration) -> Result<[f64; 4], Box<dyn Error>> {
             turns[way].push(crews[way].charged(time / TURNS).await?);
         }
     }
-    Ok(turns.map(|turns| median(turns.into_iter())))
+    Ok(turns.map(median))
 }
 
 /// Processes that share a database and what comes in.
