@@ -102,11 +102,15 @@ impl Stage {
     /// Waits until every payment is charged.
     ///
     /// # Errors
-    /// When the server is gone.
+    /// When one never will be, as its operation is buried, and when the server is gone.
     pub async fn charged(&mut self) -> Result<(), Box<dyn Error>> {
         // The first by the index: to count them would read the whole table each time, on the processors that are measured.
         let due = "select count(*) from (select from pgw.operations where due_at is not null and buried is null order by due_at limit 1) t";
-        self.until(due, |count| count == 0).await
+        self.until(due, |count| count == 0).await?;
+        match self.count("select count(*) from pgw.operations where buried is not null").await? {
+            0 => Ok(()),
+            count => Err(format!("{count} operations are buried").into()),
+        }
     }
 
     /// Does what autovacuum and the checkpointer do by themselves within minutes. Statements are planned anew after it, by what the tables

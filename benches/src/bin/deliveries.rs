@@ -4,10 +4,10 @@
 //! [--pending N]`. Each part starts a private server with `fsync` and `synchronous_commit` on and a node (gateway, worker, HTTP interface) in a
 //! process of its own; the load and the sink are in this one. The last line is
 //! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
-//! processes_vs_one=… pooled_vs_one_pooled=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in Redis, against the same in
-//! PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with and without
-//! PgBouncer: two behind it against one without, and against one behind it. Both take fifteen turns of each, which share the seconds, and of which the
-//! median counts.
+//! processes_vs_one=… pooled_vs_one_pooled=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in
+//! Redis, against the same in PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with
+//! and without PgBouncer: two behind it against one without, and against one behind it. Both take fifteen turns of each, which share the seconds,
+//! and of which the median counts.
 
 use std::error::Error;
 use std::time::Duration;
@@ -173,9 +173,7 @@ async fn both_ways(time: Duration) -> Result<(Way, Way), Box<dyn Error>> {
     ];
     let mut turns = [Vec::new(), Vec::new()];
     for turn in 0..TURNS {
-        // Neither is always the one that comes after the other.
-        let first = usize::from(turn % 2 == 1);
-        for way in [first, 1 - first] {
+        for way in order(turn, stages.len()) {
             turns[way].push(end(&mut stages[way], time / TURNS).await?);
         }
     }
@@ -184,6 +182,11 @@ async fn both_ways(time: Duration) -> Result<(Way, Way), Box<dyn Error>> {
         records: median(turns.iter().map(|turn| turn.records)),
     });
     Ok((in_postgres, in_redis))
+}
+
+/// So many in the order of this turn, there or back: none always comes after the same other.
+fn order(turn: u32, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |n| if turn.is_multiple_of(2) { n } else { count - 1 - n })
 }
 
 /// A stage with an endpoint, on which every connection has each statement's plan.
@@ -212,28 +215,26 @@ async fn end(stage: &mut Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
     Ok(Way { per_s, records })
 }
 
-/// Payments created and charged a second by one process and by two, with and without PgBouncer, in the order of [`WAYS`]: the medians of their turns.
+/// Payments created and charged a second in each of the [`WAYS`], in their order: the medians of their turns.
 async fn shared_out(time: Duration) -> Result<[f64; 4], Box<dyn Error>> {
     let mut crews = Vec::new();
     for (processes, link, _) in WAYS {
         crews.push(Crew::start(processes, link).await?);
     }
     let mut turns = [const { Vec::new() }; 4];
-    for turn in 0..TURNS as usize {
-        for way in 0..WAYS.len() {
-            // None is always the one that comes after the same other.
-            let way = (way + turn) % WAYS.len();
+    for turn in 0..TURNS {
+        for way in order(turn, WAYS.len()) {
             turns[way].push(crews[way].charged(time / TURNS).await?);
         }
     }
     Ok(turns.map(median))
 }
 
-/// Processes that share a database and what comes in.
+/// Processes that share a database and what comes in. In this order it is dropped: each before what it is connected to.
 struct Crew {
     loads: Vec<(Load, Node)>,
+    _pooler: Option<PgBouncer>,
     stage: Stage,
-    _pooler: PgBouncer,
 }
 
 impl Crew {
@@ -241,15 +242,18 @@ impl Crew {
         let mut stage = Stage::set(1).await?;
         // Those that are measured work alone.
         stage.node.end();
-        let pooler = PgBouncer::builder(stage.postgres()).start()?;
-        let database = if link == Link::Pooler { pooler.url() } else { stage.postgres().url() };
+        let pooler = match link {
+            Link::Pooler => Some(PgBouncer::builder(stage.postgres()).start()?),
+            _ => None,
+        };
+        let database = pooler.as_ref().map_or_else(|| stage.postgres().url(), PgBouncer::url);
         let place = Place { link, ..Place::database(database) };
         let mut loads = Vec::new();
         for n in 0..processes as u64 {
             let node = Node::start(&place, 1)?;
             loads.push((Load::from(node.address, n << 32), node));
         }
-        let mut crew = Self { loads, stage, _pooler: pooler };
+        let mut crew = Self { loads, _pooler: pooler, stage };
         crew.charged(WARM).await?;
         crew.stage.tidy().await?;
         Ok(crew)
