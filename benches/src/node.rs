@@ -41,7 +41,6 @@ pub struct Node {
 
 /// The argument that makes a benchmark's program a node.
 pub const NODE: &str = "node";
-const POOLER: &str = "pooler";
 
 /// What a node is connected to.
 #[derive(Debug, Clone)]
@@ -50,14 +49,20 @@ pub struct Place {
     pub database: String,
     /// What that leads to.
     pub link: Link,
+    /// Where hints are heard, past a pooler.
+    pub listens: Option<String>,
     /// Redis's URL; without, jobs and hints are PostgreSQL's.
     pub redis: Option<String>,
 }
 
+/// What links are called among arguments.
+const LINKS: [(Link, &str); 3] =
+    [(Link::Direct, "direct"), (Link::Pooler, "pooler"), (Link::PreparedPooler, "prepared")];
+
 impl Place {
     /// This database, and nothing beside it.
     pub fn database(url: impl Into<String>) -> Self {
-        Self { database: url.into(), link: Link::Direct, redis: None }
+        Self { database: url.into(), link: Link::Direct, listens: None, redis: None }
     }
 }
 
@@ -67,10 +72,11 @@ impl Node {
     /// # Errors
     /// When it does not start.
     pub fn start(place: &Place, merchants: usize) -> Result<Self, Box<dyn Error>> {
-        let link = if place.link == Link::Pooler { POOLER } else { "direct" };
+        let link = LINKS.iter().find(|(link, _)| *link == place.link).ok_or("an unknown link")?.1;
+        let listens = place.listens.as_deref().unwrap_or_default();
         let redis = place.redis.as_deref().unwrap_or_default();
         let mut child = Command::new(std::env::current_exe()?)
-            .args([NODE, &place.database, link, redis, &merchants.to_string()])
+            .args([NODE, &place.database, link, listens, redis, &merchants.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -120,10 +126,13 @@ impl Drop for Node {
 /// When it cannot start.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let database = arguments.next().ok_or("a node needs a database")?;
-    let is_pooler = arguments.next().ok_or("a node needs to know where that leads")? == POOLER;
+    let link = arguments.next().ok_or("a node needs to know where that leads")?;
+    let link = LINKS.iter().find(|(_, name)| *name == link).ok_or("an unknown link")?.0;
+    let listens = arguments.next().ok_or("a node needs to know where to listen")?;
+    let listens = Some(listens).filter(|url| !url.is_empty());
     let redis = arguments.next().ok_or("a node needs to know of a Redis")?;
-    let link = if is_pooler { Link::Pooler } else { Link::Direct };
-    let place = Place { database, link, redis: Some(redis).filter(|url| !url.is_empty()) };
+    let redis = Some(redis).filter(|url| !url.is_empty());
+    let place = Place { database, link, listens, redis };
     let merchants: usize = arguments.next().ok_or("a node needs merchants")?.parse()?;
     let (open, opened) = watch::channel(false);
     std::thread::spawn(move || {
@@ -144,7 +153,11 @@ async fn serve(
     merchants: usize,
     opened: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn Error>> {
-    let pg = PgStorage::builder().with_link(place.link).connect(&place.database).await?;
+    let mut builder = PgStorage::builder().with_link(place.link);
+    if let Some(url) = &place.listens {
+        builder = builder.with_listener(url.parse()?);
+    }
+    let pg = builder.connect(&place.database).await?;
     let (queue, notifier): (_, Arc<dyn Notifier>) = match &place.redis {
         Some(url) => {
             let redis = Redis::node(url).build()?;

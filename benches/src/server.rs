@@ -1,6 +1,8 @@
 //! The private PostgreSQL that is measured: durable, and as it is once it has run for a while.
 
 use std::error::Error;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, raw_sql};
 use servers::Postgres;
@@ -36,3 +38,16 @@ pub async fn start(settings: &[(&str, &str)]) -> Result<Postgres, Box<dyn Error>
 
 /// Files of the write-ahead log, 16 MB each: more than any part of a benchmark writes.
 const LOG_FILES: usize = 96;
+
+/// Runs SQL that was made for whoever has psql.
+///
+/// # Errors
+/// When it is not run to its end.
+pub fn psql(postgres: &Postgres, sql: &str) -> Result<(), Box<dyn Error>> {
+    let mut child = Command::new(postgres.bin_directory().join("psql"))
+        .args(["--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", &postgres.url()])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().ok_or("psql hears nothing")?.write_all(sql.as_bytes())?;
+    if child.wait()?.success() { Ok(()) } else { Err("psql did not run it".into()) }
+}

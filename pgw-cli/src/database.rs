@@ -74,10 +74,8 @@ pub(crate) fn required(config: &Config) -> Result<PgConnectOptions, Failure> {
 pub(crate) fn builder(config: &Config) -> Result<PgStorageBuilder, Failure> {
     let mut builder = PgStorage::builder()
         .with_schema(schema(config)?)
-        .with_connections_max(config.require(&setting::DATABASE_CONNECTIONS)?);
-    if config.flag(&setting::DATABASE_POOLER)? {
-        builder = builder.with_link(Link::Pooler);
-    }
+        .with_connections_max(config.require(&setting::DATABASE_CONNECTIONS)?)
+        .with_link(link(config)?);
     match config.text(&setting::DATABASE_ENGINE) {
         Some("distributed") => builder = builder.with_engine(Engine::Distributed),
         Some("single") | None => {}
@@ -91,6 +89,23 @@ pub(crate) fn builder(config: &Config) -> Result<PgStorageBuilder, Failure> {
             builder.with_listener(parse(config, &setting::DATABASE_LISTEN_URL, url.expose())?);
     }
     Ok(builder)
+}
+
+/// Whether a pooler is in between, and of which kind.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn link(config: &Config) -> Result<Link, Failure> {
+    if config.text(&setting::DATABASE_POOLER) == Some("prepared") {
+        return Ok(Link::PreparedPooler);
+    }
+    match config.flag(&setting::DATABASE_POOLER) {
+        Ok(true) => Ok(Link::Pooler),
+        Ok(false) => Ok(Link::Direct),
+        Err(_) => {
+            Err(config.wrong(&setting::DATABASE_POOLER, "must be true, false or prepared").into())
+        }
+    }
 }
 
 /// The schema of our tables.

@@ -117,6 +117,14 @@ impl From<ConnectError> for Failure {
             ConnectError::Database(error) => {
                 Self::new(Exit::Unavailable, "the database cannot be used").because(error)
             }
+            ConnectError::Settings { found } => Self::usage(format!(
+                "connections through the pooler have {found}: run what `pgw migrate --export --grants OWNER APP` prints with PGW_DB_POOLER=prepared, \
+                 and have the pooler make new connections"
+            )),
+            ConnectError::StatementsMixed => Self::usage(
+                "PGW_DB_POOLER=prepared, but no pooler is there that keeps prepared statements: PgBouncer does from 1.21 on, with \
+                 max_prepared_statements above 0; set PGW_DB_POOLER=true for others, and false without one",
+            ),
             error => Self::usage(error.to_string()),
         }
     }

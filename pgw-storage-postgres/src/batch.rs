@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use crate::answers::answered;
 use crate::builder::{Engine, Group as Grouping};
 use crate::columns::{Columns, key_columns, key_record};
-use crate::database::{Database, Link, TRIES, joined};
+use crate::database::{Database, TRIES, joined};
 use crate::error::{Doubt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error};
 use crate::group::{Group, One, Wait, compose, due, fits};
 use crate::handoff::Reserved;
@@ -328,7 +328,7 @@ struct Held;
 type Made = Result<Outcome, StorageError>;
 
 impl Database {
-    /// One transaction for a group: one round trip, or an explicit transaction through a pooler.
+    /// One transaction for a group: one round trip, or an explicit transaction through a pooler that keeps no statements.
     async fn try_group(
         &self,
         all: &[One<'_>],
@@ -338,7 +338,7 @@ impl Database {
         #[expect(clippy::cast_precision_loss, reason = "a group has at most a thousand commits")]
         metrics::histogram!(COMMIT_BATCH_SIZE).record(all.len() as f64);
         let not_applied = |error| (error, Doubt::NotApplied);
-        if self.link == Link::Direct {
+        if self.is_persistent() {
             let mut connection = match kept.take() {
                 Some(connection) => connection,
                 None => self.pool.acquire().await.map_err(not_applied)?,

@@ -10,7 +10,8 @@ use sqlx::{Connection as _, PgPool, Row as _};
 
 use crate::batch::{Batcher, BatcherSettings};
 use crate::clock::ServerClock;
-use crate::database::{Database, Link, Timeouts};
+use crate::database::{Database, Timeouts};
+use crate::link::{Link, keeps_statements_apart, missing_settings};
 use crate::migrate::{MigrateError, Migrator};
 use crate::queue::Claims;
 use crate::schema::Schema;
@@ -160,6 +161,7 @@ impl PgStorageBuilder {
     pub async fn connect_with(self, options: PgConnectOptions) -> Result<PgStorage, ConnectError> {
         let options = match self.link {
             Link::Direct => self.timeouts.on(options).statement_cache_capacity(STATEMENTS_MAX),
+            Link::PreparedPooler => options.statement_cache_capacity(STATEMENTS_MAX),
             Link::Pooler => options.statement_cache_capacity(0),
         };
         let pool = PgPoolOptions::new()
@@ -236,11 +238,25 @@ impl PgStorageBuilder {
             .await
             .and_then(|row| row.try_get::<String, _>(0))
             .map_err(ConnectError::Database)?;
-        if self.link == Link::Direct && level != "read committed" {
+        if self.link.keeps_statements() && level != "read committed" {
             return Err(ConnectError::Isolation { level });
+        }
+        if self.link == Link::PreparedPooler {
+            let missing = missing_settings(&mut transaction, &self.timeouts).await;
+            let missing = missing.map_err(ConnectError::Database)?;
+            if !missing.is_empty() {
+                return Err(ConnectError::Settings { found: missing.join(", ") });
+            }
         }
         Migrator::new(self.schema.clone()).verify(&mut transaction).await?;
         transaction.rollback().await.map_err(ConnectError::Database)?;
+        // Afterwards: a pooler may have one connection only.
+        if self.link == Link::PreparedPooler {
+            let apart = keeps_statements_apart(&pool.connect_options()).await;
+            if !apart.map_err(ConnectError::Database)? {
+                return Err(ConnectError::StatementsMixed);
+            }
+        }
         Ok(())
     }
 
@@ -294,6 +310,20 @@ pub enum ConnectError {
         /// What it is.
         level: String,
     },
+    /// The role that connects through a [`Link::PreparedPooler`] lacks settings.
+    #[error(
+        "connections through the pooler have {found}: give their role the settings of Timeouts::for_role, and have the pooler make new connections"
+    )]
+    Settings {
+        /// What it has instead.
+        found: String,
+    },
+    /// What is there does not keep the prepared statements of its clients apart.
+    #[error(
+        "no pooler is there that keeps prepared statements: PgBouncer does from 1.21 on, with max_prepared_statements above 0; through others use \
+         Link::Pooler, and Link::Direct where there is none"
+    )]
+    StatementsMixed,
     /// A setting is out of range.
     #[error("{0}")]
     OutOfRange(&'static str),

@@ -14,21 +14,10 @@ use crate::builder::Engine;
 use crate::clock::ServerClock;
 use crate::error::{Doubt, doubt_of, is_worth_repeating, read_error, write_error};
 use crate::handoff::Handoff;
-use crate::sql::{Bound, Sql, Statement};
+use crate::link::Link;
+use crate::sql::{Bound, Sql, Statement, quoted};
 use crate::steps::Stopped;
 use crate::sweeps::Sweep;
-
-/// What connections lead to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Link {
-    /// The server itself: statements are prepared once a connection, and a commit is one round trip.
-    #[default]
-    Direct,
-    /// A pooler in transaction mode (PgBouncer 1.18 and later, RDS Proxy, Supavisor): nothing outlives a transaction, so no
-    /// statement stays prepared and each call is an explicit transaction.
-    Pooler,
-}
 
 /// How long things may take before the server, or this crate, gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +47,31 @@ impl Timeouts {
     /// its own where the host's own statements want other plans.
     ///
     /// For a pool that the host makes itself. Poolers do not pass such options on; through one, pgw sets the timeouts in each
-    /// transaction.
+    /// transaction, or the role has them: [`for_role`](Self::for_role).
     #[must_use]
     pub fn on(&self, options: PgConnectOptions) -> PgConnectOptions {
-        options.options([
+        options.options(self.settings())
+    }
+
+    /// The SQL that gives a role the same settings, for what it connects as through [`Link::PreparedPooler`]. They hold from its next connections
+    /// on, so the pooler is then told to make new ones (`RECONNECT` in PgBouncer's console). They hold for all that the role does: give pgw one of
+    /// its own.
+    ///
+    /// ```
+    /// use pgw_storage_postgres::Timeouts;
+    /// let sql = Timeouts::default().for_role("pgw_app");
+    /// assert!(sql.contains("alter role \"pgw_app\" set lock_timeout = '2000';"));
+    /// ```
+    #[must_use]
+    pub fn for_role(&self, role: &str) -> String {
+        let role = quoted(role);
+        // Values are numbers and constants.
+        let set = |(name, value)| format!("alter role {role} set {name} = '{value}';\n");
+        self.settings().into_iter().map(set).collect()
+    }
+
+    pub(crate) fn settings(&self) -> [(&'static str, String); 6] {
+        [
             ("statement_timeout", millis(self.statement)),
             ("lock_timeout", millis(self.lock)),
             ("idle_in_transaction_session_timeout", millis(self.idle_in_transaction)),
@@ -71,7 +81,7 @@ impl Timeouts {
             ("enable_seqscan", "off".to_owned()),
             // What is compiled here runs for less time than compiling takes.
             ("jit", "off".to_owned()),
-        ])
+        ]
     }
 
     fn begin(&self) -> String {
@@ -117,8 +127,10 @@ impl Database {
         env: Env,
     ) -> Self {
         let begin = match link {
-            // A direct connection has its timeouts from its options.
-            Link::Direct => Statement::begin("begin isolation level read committed".to_owned()),
+            // Their connections have their timeouts from options or from the role.
+            Link::Direct | Link::PreparedPooler => {
+                Statement::begin("begin isolation level read committed".to_owned())
+            }
             Link::Pooler => Statement::begin(timeouts.begin()),
         };
         Self { pool, sql, clock, link, engine, env, handoff: Arc::default(), begin }
@@ -126,7 +138,7 @@ impl Database {
 
     /// Whether connections keep prepared statements.
     pub(crate) const fn is_persistent(&self) -> bool {
-        matches!(self.link, Link::Direct)
+        self.link.keeps_statements()
     }
 
     /// Runs work in a transaction of its own, on a task of its own, so that whoever waits may be dropped: sqlx leaves a transaction
@@ -190,14 +202,14 @@ impl Database {
         tokio::time::sleep(Duration::from_millis(1 + self.env.u64() % most)).await;
     }
 
-    /// Runs one statement whose loss matters to nobody: in one round trip where there is no pooler.
+    /// Runs one statement whose loss matters to nobody: in one round trip where statements stay prepared.
     pub(crate) async fn tell(
         self: &Arc<Self>,
         statement: Statement,
         bound: impl Fn() -> Bound + Send + Sync + 'static,
     ) -> Result<(), StorageError> {
         match self.link {
-            Link::Direct => {
+            Link::Direct | Link::PreparedPooler => {
                 let told = statement.with(bound()).fetch_all(&self.pool).await;
                 told.map_err(|error| write_error(error, Doubt::NotApplied))?;
             }
@@ -284,7 +296,9 @@ impl Session for Arc<Database> {
 
     async fn rows(&self, statement: Statement, bound: Bound) -> Result<Vec<PgRow>, StorageError> {
         match self.link {
-            Link::Direct => statement.with(bound).fetch_all(&self.pool).await.map_err(read_error),
+            Link::Direct | Link::PreparedPooler => {
+                statement.with(bound).fetch_all(&self.pool).await.map_err(read_error)
+            }
             Link::Pooler => {
                 let database = Self::clone(self);
                 // Preparing and running are two round trips, and only a transaction keeps both on one server.

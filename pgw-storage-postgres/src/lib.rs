@@ -76,15 +76,21 @@
 //!
 //! # Poolers
 //!
-//! Behind PgBouncer in transaction mode (1.18 and later) say so: nothing is prepared then and every call is an explicit transaction that sets
-//! its own timeouts. LISTEN does not work through a pooler, so hints want a direct connection; without one, work is found by polling.
+//! Behind a pooler in transaction mode say so, in one of two ways:
+//!
+//! | link | for | what it costs |
+//! |---|---|---|
+//! | [`Link::PreparedPooler`] | PgBouncer 1.21 and later with `max_prepared_statements`, and others that keep the statements of their clients apart | next to nothing; the role has the settings of [`Timeouts::for_role`] |
+//! | [`Link::Pooler`] | every other: PgBouncer from 1.18 on | nothing is prepared, and every call is an explicit transaction that sets its own timeouts |
+//!
+//! LISTEN does not work through a pooler, so hints want a direct connection; without one, work is found by polling.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use pgw_storage_postgres::{Link, PgStorage};
 //! let direct = "postgres://app@db.internal:5432/shop".parse()?;
 //! let pg = PgStorage::builder()
-//!     .with_link(Link::Pooler)
+//!     .with_link(Link::PreparedPooler)
 //!     .with_listener(direct)
 //!     .connect("postgres://app@pooler.internal:6432/shop")
 //!     .await?;
@@ -121,6 +127,7 @@ mod group;
 mod handed;
 mod handoff;
 mod held;
+mod link;
 mod list;
 mod migrate;
 mod notifier;
@@ -143,9 +150,10 @@ mod value;
 pub use batch::COMMIT_BATCH_SIZE;
 pub use builder::{ConnectError, Engine, Group, PgStorageBuilder};
 pub use clock::ServerClock;
-pub use database::{Link, Timeouts};
+pub use database::Timeouts;
 pub use enlist::PgEnlisted;
 pub use handed::PgQueueBehind;
+pub use link::Link;
 pub use migrate::{Lock, MigrateError, Migrator};
 pub use notifier::PgNotifier;
 pub use partitions::Partitions;

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::partitions::Partitions;
 use crate::schema::Schema;
-use crate::sql::filled;
+use crate::sql::{filled, quoted};
 
 /// One step of the schema.
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +171,6 @@ impl Migrator {
     /// The names are put in as they are: they are the caller's own.
     #[must_use]
     pub fn grants(&self, owner: &str, app: &str) -> String {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         self.filled(GRANTS).replace("{owner}", &quoted(owner)).replace("{app}", &quoted(app))
     }
 

@@ -15,6 +15,11 @@ pub(crate) fn filled(schema: &Schema, template: &'static str) -> impl SqlSafeStr
     AssertSqlSafe(template.replace("{schema}", schema.as_str()))
 }
 
+/// A name as an identifier, whatever it is.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// The statements of one schema.
 pub(crate) struct Sql {
     schema: Schema,

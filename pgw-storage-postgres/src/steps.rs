@@ -60,7 +60,7 @@ pub(crate) struct Steps<'c> {
     pub(crate) sql: &'c Sql,
     /// Microseconds that the clock is ahead of the server's.
     pub(crate) offset: i64,
-    /// Whether the connection keeps prepared statements: not behind a pooler.
+    /// Whether the connection keeps prepared statements: not behind every pooler.
     pub(crate) is_persistent: bool,
     /// Whose transaction it is.
     pub(crate) transaction: Whose,

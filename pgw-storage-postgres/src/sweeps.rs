@@ -24,7 +24,7 @@ pub(crate) const TOUCH: &str = "update {schema}.api_keys as k set last_used_at =
 pub(crate) struct Sweep<'c> {
     pub(crate) connection: &'c mut PgConnection,
     pub(crate) sql: &'c Sql,
-    /// Whether the connection keeps prepared statements: not behind a pooler.
+    /// Whether the connection keeps prepared statements: not behind every pooler.
     pub(crate) is_persistent: bool,
     /// On a distributed engine, what is written and locked is one merchant's in each statement; only reads are about all.
     pub(crate) engine: Engine,

@@ -9,7 +9,9 @@ use std::process::ExitStatus;
 #[non_exhaustive]
 pub enum ServerError {
     /// A program is not on this machine.
-    #[error("`{0}` is not installed; apt-get install postgresql pgbouncer redis-server")]
+    #[error(
+        "`{0}` is not installed; run scripts/setup, or apt-get install postgresql pgbouncer redis-server"
+    )]
     NotInstalled(&'static str),
     /// This process is root, and there is nobody else to run the servers as.
     #[error(

@@ -32,7 +32,7 @@
 //!
 //! The programs must be installed: `apt-get install postgresql pgbouncer redis-server`. The newest
 //! `/usr/lib/postgresql/*/bin` is used, else the `postgres` on `PATH`, else what `pg_config` names; of Redis, 7 or newer
-//! on `PATH`. No server runs as root; for root they run as the system user `postgres`.
+//! on `PATH`; of PgBouncer the system's, and where one is to keep prepared statements and the system's is older than 1.21, what `scripts/setup` built. No server runs as root; for root they run as the system user `postgres`.
 //!
 //! Whatever way the owning process ends, the servers end too and their directories are removed: a process beside each
 //! server waits for its owner's end, so that `kill -9`, an abort, and a server in a `static`, which Rust never drops,

@@ -1,4 +1,4 @@
-//! `servers [--durable] -- COMMAND [ARGUMENT…]`: runs a command with a PostgreSQL of its own, a PgBouncer in front of it,
+//! `servers [--durable] -- COMMAND [ARGUMENT…]`: runs a command with a PostgreSQL of its own, two PgBouncers in front of it,
 //! a Redis, and a Redis Cluster.
 
 use std::env;
@@ -72,6 +72,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn Error>> {
         .args(&arguments.arguments)
         .env("PGW_TEST_POSTGRES", servers.postgres.url())
         .env("PGW_TEST_PGBOUNCER", servers.pgbouncer.url())
+        .env("PGW_TEST_PGBOUNCER_PREPARED", servers.prepared.url())
         .env("PGW_TEST_REDIS", servers.redis.url())
         .env("PGW_TEST_REDIS_CLUSTER", servers.redis_cluster.urls().join(","))
         .spawn();
@@ -87,6 +88,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn Error>> {
 #[derive(Debug)]
 struct Servers {
     pgbouncer: PgBouncer,
+    prepared: PgBouncer,
     postgres: Postgres,
     redis: Redis,
     redis_cluster: RedisCluster,
@@ -102,9 +104,11 @@ impl Servers {
             let redis_cluster = scope.spawn(|| redis_cluster.start());
             let postgres = postgres.start()?;
             let pgbouncer = PgBouncer::builder(&postgres).start()?;
+            let prepared = PgBouncer::builder(&postgres).keeping_statements();
+            let prepared = prepared.with_role(PREPARED_ROLE).start()?;
             let redis = Redis::builder().start()?;
             let redis_cluster = redis_cluster.join().expect("starting servers does not panic")?;
-            Ok(Self { pgbouncer, postgres, redis, redis_cluster })
+            Ok(Self { pgbouncer, prepared, postgres, redis, redis_cluster })
         })
     }
 }
@@ -156,6 +160,9 @@ fn report_start(program: &OsStr, error: &io::Error) {
     eprintln!("servers: cannot start {}: {error}", program.display());
 }
 
+/// Who the second PgBouncer is at the server. The command makes the role, as its tests are about the role's settings.
+const PREPARED_ROLE: &str = "pgw_prepared";
+
 /// Exit statuses for what is not the command's own, as env(1) and timeout(1) have them.
 const FAILED: u8 = 125;
 const NOT_RUN: u8 = 126;
@@ -167,10 +174,11 @@ Runs a command with servers of its own, PostgreSQL, PgBouncer and Redis, and exi
 usage: servers [--durable] -- COMMAND [ARGUMENT...]
 
 The command finds their URLs in the environment:
-  PGW_TEST_POSTGRES       PostgreSQL
-  PGW_TEST_PGBOUNCER      the same server through PgBouncer, in transaction mode
-  PGW_TEST_REDIS          Redis
-  PGW_TEST_REDIS_CLUSTER  the three masters of a Redis Cluster, separated by commas
+  PGW_TEST_POSTGRES            PostgreSQL
+  PGW_TEST_PGBOUNCER           the same server through PgBouncer, in transaction mode
+  PGW_TEST_PGBOUNCER_PREPARED  the same through one that keeps prepared statements, as the role pgw_prepared, which is not there yet
+  PGW_TEST_REDIS               Redis
+  PGW_TEST_REDIS_CLUSTER       the three masters of a Redis Cluster, separated by commas
 
 options:
   --durable  PostgreSQL commits as in production: fsync, synchronous_commit and full_page_writes stay on

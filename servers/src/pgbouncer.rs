@@ -30,6 +30,8 @@ impl PgBouncer {
         PgBouncerBuilder {
             account: postgres.account(),
             server: postgres.socket_directory().to_path_buf(),
+            user: USER.to_owned(),
+            keeps_statements: false,
             pool_size: POOL_SIZE_DEFAULT,
             settings: Vec::new(),
         }
@@ -65,11 +67,26 @@ impl PgBouncer {
 pub struct PgBouncerBuilder {
     account: Account,
     server: PathBuf,
+    user: String,
+    keeps_statements: bool,
     pool_size: u16,
     settings: Vec<(String, String)>,
 }
 
 impl PgBouncerBuilder {
+    /// As this role at the server, whoever its clients say they are. It is first needed when the first of them comes.
+    pub fn with_role(mut self, role: impl Into<String>) -> Self {
+        self.user = role.into();
+        self
+    }
+
+    /// One that keeps the prepared statements of its clients apart, which PgBouncer does from 1.21 on. Without it statements are passed on as they
+    /// are, as every version before did, whichever this is.
+    pub const fn keeping_statements(mut self) -> Self {
+        self.keeps_statements = true;
+        self
+    }
+
     /// Most connections to the server.
     pub const fn with_pool_size(mut self, connections: u16) -> Self {
         self.pool_size = connections;
@@ -88,10 +105,19 @@ impl PgBouncerBuilder {
     /// [`ServerError::NotInstalled`] and [`ServerError::PathTooLong`] say what to do; [`ServerError::Ended`] and
     /// [`ServerError::NotReady`] hold the log; [`ServerError::System`].
     pub fn start(self) -> Result<PgBouncer, ServerError> {
-        let program = program::pgbouncer()?;
+        let program = match self.keeps_statements {
+            true => program::pgbouncer_keeping_statements()?,
+            false => program::pgbouncer()?,
+        };
         let directory = Directory::create(self.account)?;
         let file = directory.path().join("pgbouncer.ini");
-        fs::write(&file, self.configuration(directory.path()))
+        let mut configuration = self.configuration(directory.path());
+        if program::can_keep_statements(&program) {
+            let statements_max = if self.keeps_statements { 200 } else { 0 };
+            writeln!(configuration, "max_prepared_statements = {statements_max}")
+                .expect("writing to a string does not fail");
+        }
+        fs::write(&file, configuration)
             .map_err(ServerError::system(format!("write {}", file.display())))?;
         self.account.own(&file)?;
         let mut command = self.account.command(&program, directory.path());
@@ -106,7 +132,7 @@ impl PgBouncerBuilder {
         let server = self.server.display().to_string().replace('\'', "''");
         let mut text = format!(
             "[databases]\n\
-             * = host='{server}' port={PORT} user={USER}\n\
+             * = host='{server}' port={PORT} user='{user}'\n\
              [pgbouncer]\n\
              unix_socket_dir = {directory}\n\
              listen_port = {PORT}\n\
@@ -119,6 +145,7 @@ impl PgBouncerBuilder {
              ; The default of 15 s would outlast a test that kills the server.\n\
              server_login_retry = 1\n",
             directory = directory.display(),
+            user = self.user.replace('\'', "''"),
             pool_size = self.pool_size,
         );
         for (name, value) in &self.settings {

@@ -24,6 +24,29 @@ pub(crate) fn pgbouncer() -> Result<PathBuf, ServerError> {
         .ok_or(ServerError::NotInstalled("pgbouncer"))
 }
 
+/// One of 1.21 or later, which keeps the prepared statements of its clients apart: the system's, or what `scripts/setup` built where that is older.
+pub(crate) fn pgbouncer_keeping_statements() -> Result<PathBuf, ServerError> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/pgbouncer/pgbouncer");
+    [pgbouncer().ok(), Some(built)]
+        .into_iter()
+        .flatten()
+        .find(|program| can_keep_statements(program))
+        .ok_or(ServerError::NotInstalled("pgbouncer 1.21"))
+}
+
+/// Whether a PgBouncer can keep the prepared statements of its clients apart, and has the setting for it.
+pub(crate) fn can_keep_statements(pgbouncer: &Path) -> bool {
+    version(pgbouncer) >= Some((1, 21))
+}
+
+/// The version of a PgBouncer, of a first line `PgBouncer 1.24.1`.
+fn version(pgbouncer: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(pgbouncer).arg("--version").output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = said.lines().next()?.strip_prefix("PgBouncer ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// `redis-server`, which is Sentinel too.
 pub(crate) fn redis_server() -> Result<PathBuf, ServerError> {
     on_path("redis-server").ok_or(ServerError::NotInstalled("redis-server"))

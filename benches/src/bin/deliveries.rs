@@ -4,9 +4,10 @@
 //! [--pending N]`. Each part starts a private server with `fsync` and `synchronous_commit` on and a node (gateway, worker, HTTP interface) in a
 //! process of its own; the load and the sink are in this one. The last line is
 //! `result: isolation_p99_ratio=… drained_per_s=… end_to_end_per_s=… p50_ms=… p99_ms=… rss_mib=… redis_vs_pg=… records_vs_pg=…
-//! processes_vs_one=… pooled_vs_one_pooled=…`, NaN for what was not measured. `redis` is the way from creation to delivery with jobs and hints in
-//! Redis, against the same in PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process and two create and charge, with
-//! and without PgBouncer: two behind it against one without, and against one behind it. Both take fifteen turns of each, which share the seconds,
+//! processes_vs_one=… pooled_vs_one_pooled=… polling_vs_one=… unprepared_vs_one=…`, NaN for what was not measured. `redis` is the way from creation to
+//! delivery with jobs and hints in Redis, against the same in PostgreSQL, and what is written to PostgreSQL on it; `processes` is what one process
+//! and two create and charge, with and without PgBouncer: two behind it against one without, and against one behind it; two behind it that do not
+//! hear hints, and two behind one that keeps no prepared statements, against one without. Both take fifteen turns of each, which share the seconds,
 //! and of which the median counts.
 
 use std::error::Error;
@@ -15,10 +16,11 @@ use std::time::Duration;
 use benches::load::{Load, Until};
 use benches::median;
 use benches::node::{NODE, Node, Place};
+use benches::server;
 use benches::sink::Manner;
 use benches::stage::{CONNECTIONS, Latency, Stage};
 use benches::time::Moment;
-use pgw_storage_postgres::Link;
+use pgw_storage_postgres::{Link, Timeouts};
 use servers::PgBouncer;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -110,6 +112,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let (mut redis, mut records) = (f64::NAN, f64::NAN);
     let (mut processes, mut pooled) = (f64::NAN, f64::NAN);
+    let (mut polling, mut unprepared) = (f64::NAN, f64::NAN);
     if options.has("redis") {
         let (of_rows, of_redis) = both_ways(options.time).await?;
         for (what, way) in [("PostgreSQL", &of_rows), ("Redis", &of_redis)] {
@@ -122,17 +125,19 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if options.has("processes") {
         let rates = shared_out(options.time).await?;
-        for ((_, _, what), rate) in WAYS.iter().zip(rates) {
+        for ((.., what), rate) in WAYS.iter().zip(rates) {
             println!("{:<68} {rate:>10.0}/s", format!("created and charged, {what}"));
         }
-        let [one, one_pooled, two_pooled, _] = rates;
+        let [one, one_pooled, two_unprepared, two_polling, two_pooled, _] = rates;
         pooled = two_pooled / one_pooled;
         processes = two_pooled / one;
+        polling = two_polling / one;
+        unprepared = two_unprepared / one;
     }
     println!(
         "result: isolation_p99_ratio={ratio:.2} drained_per_s={drained:.0} end_to_end_per_s={end_to_end:.0} \
          p50_ms={:.2} p99_ms={:.2} rss_mib={rss:.1} redis_vs_pg={redis:.2} records_vs_pg={records:.2} processes_vs_one={processes:.2} \
-         pooled_vs_one_pooled={pooled:.2}",
+         pooled_vs_one_pooled={pooled:.2} polling_vs_one={polling:.2} unprepared_vs_one={unprepared:.2}",
         latency.p50, latency.p99
     );
     Ok(())
@@ -216,18 +221,25 @@ async fn end(stage: &mut Stage, time: Duration) -> Result<Way, Box<dyn Error>> {
 }
 
 /// Payments created and charged a second in each of the [`WAYS`], in their order: the medians of their turns.
-async fn shared_out(time: Duration) -> Result<[f64; 4], Box<dyn Error>> {
+async fn shared_out(time: Duration) -> Result<[f64; WAYS.len()], Box<dyn Error>> {
     let mut crews = Vec::new();
-    for (processes, link, _) in WAYS {
-        crews.push(Crew::start(processes, link).await?);
+    for (processes, link, hints, _) in WAYS {
+        crews.push(Crew::start(processes, link, hints).await?);
     }
-    let mut turns = [const { Vec::new() }; 4];
+    let mut turns = [const { Vec::new() }; WAYS.len()];
     for turn in 0..TURNS {
         for way in order(turn, WAYS.len()) {
             turns[way].push(crews[way].charged(time / TURNS).await?);
         }
     }
     Ok(turns.map(median))
+}
+
+/// How a process learns of work that it did not make: hints go past a pooler, as LISTEN does not work through one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hints {
+    Heard,
+    None,
 }
 
 /// Processes that share a database and what comes in. In this order it is dropped: each before what it is connected to.
@@ -238,16 +250,27 @@ struct Crew {
 }
 
 impl Crew {
-    async fn start(processes: usize, link: Link) -> Result<Self, Box<dyn Error>> {
+    async fn start(processes: usize, link: Link, hints: Hints) -> Result<Self, Box<dyn Error>> {
         let mut stage = Stage::set(1).await?;
         // Those that are measured work alone.
         stage.node.end();
+        let settings = Timeouts::default().for_role(POOLED);
+        let role = format!("create role {POOLED} login superuser; {settings}");
+        server::psql(stage.postgres(), &role)?;
+        let pooler = PgBouncer::builder(stage.postgres()).with_role(POOLED);
         let pooler = match link {
-            Link::Pooler => Some(PgBouncer::builder(stage.postgres()).start()?),
+            Link::Pooler => Some(pooler.start()?),
+            Link::PreparedPooler => Some(pooler.keeping_statements().start()?),
             _ => None,
         };
-        let database = pooler.as_ref().map_or_else(|| stage.postgres().url(), PgBouncer::url);
-        let place = Place { link, ..Place::database(database) };
+        let direct = stage.postgres().url();
+        let place = match &pooler {
+            Some(pooler) => {
+                let listens = Some(direct).filter(|_| hints == Hints::Heard);
+                Place { link, listens, ..Place::database(pooler.url()) }
+            }
+            None => Place::database(direct),
+        };
         let mut loads = Vec::new();
         for n in 0..processes as u64 {
             let node = Node::start(&place, 1)?;
@@ -333,13 +356,17 @@ const FAN: u64 = 10;
 const ON_THE_WAY_MAX: usize = 384;
 /// Into how many turns the time of each is divided where two are compared.
 const TURNS: u32 = 15;
-/// What is compared of processes.
-const WAYS: [(usize, Link, &str); 4] = [
-    (1, Link::Direct, "one process"),
-    (1, Link::Pooler, "one process behind PgBouncer"),
-    (2, Link::Pooler, "two processes behind PgBouncer"),
-    (2, Link::Direct, "two processes"),
+/// What is compared of processes: how many, what is between them and the database, and whether they hear each other's hints.
+const WAYS: [(usize, Link, Hints, &str); 6] = [
+    (1, Link::Direct, Hints::Heard, "one process"),
+    (1, Link::PreparedPooler, Hints::Heard, "one process behind PgBouncer"),
+    (2, Link::Pooler, Hints::Heard, "two processes behind PgBouncer, nothing prepared"),
+    (2, Link::PreparedPooler, Hints::None, "two processes behind PgBouncer, polling"),
+    (2, Link::PreparedPooler, Hints::Heard, "two processes behind PgBouncer"),
+    (2, Link::Direct, Hints::Heard, "two processes"),
 ];
+/// Who a pooler connects as.
+const POOLED: &str = "pooled";
 /// Payments a second of a steady load.
 const STEADY: u32 = 100;
 /// How long a steady load runs before it counts: connections are made and statements prepared.

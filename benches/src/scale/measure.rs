@@ -1,8 +1,6 @@
 //! Payments on a private server, from their creation until all that they caused is at rest, and what they were to PostgreSQL.
 
 use std::error::Error;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +32,8 @@ use pgw_storage_postgres::sqlx::{
 use pgw_storage_postgres::{Engine, Migrator, Partitions, PgStorage, Schema};
 use serde_json::{Value, json};
 use servers::Postgres;
+
+use crate::server;
 
 /// What a run is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Stage {
         let migrator = Migrator::new(Schema::default());
         migrator.run(&mut owner).await?;
         if let Some(partitions) = run.partitions {
-            psql(&postgres, &migrator.partition(partitions))?;
+            server::psql(&postgres, &migrator.partition(partitions))?;
         }
         let pg = PgStorage::builder().with_engine(run.engine).connect(&url).await?;
         let gateway = Gateway::builder()
@@ -253,16 +253,6 @@ impl Stage {
         };
         Ok(rows.iter().map(table).collect())
     }
-}
-
-/// Runs SQL that was made for whoever has psql.
-fn psql(postgres: &Postgres, sql: &str) -> Result<(), Box<dyn Error>> {
-    let mut child = Command::new(postgres.bin_directory().join("psql"))
-        .args(["--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", &postgres.url()])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    child.stdin.take().ok_or("psql hears nothing")?.write_all(sql.as_bytes())?;
-    if child.wait()?.success() { Ok(()) } else { Err("psql did not run it".into()) }
 }
 
 struct Table {

@@ -66,7 +66,7 @@ settings! {
     Plain DATABASE_SSLROOTCERT: "database.sslrootcert" ["DB_SSLROOTCERT"], None, "A PEM file with the authority that signed the server's certificate.";
     Plain DATABASE_SCHEMA: "database.schema" ["PGW_SCHEMA"], Some("pgw"), "The schema of pgw's tables.";
     Plain DATABASE_CONNECTIONS: "database.connections_max" ["PGW_DB_CONNECTIONS"], Some("16"), "Most connections of the pool.";
-    Plain DATABASE_POOLER: "database.pooler" ["PGW_DB_POOLER"], Some("false"), "true behind PgBouncer or another pooler in transaction mode.";
+    Plain DATABASE_POOLER: "database.pooler" ["PGW_DB_POOLER"], Some("false"), "Behind a pooler in transaction mode: prepared where it keeps prepared statements (PgBouncer 1.21 and later with max_prepared_statements), true for every other; false without one.";
     Plain DATABASE_ENGINE: "database.engine" ["PGW_DB_ENGINE"], Some("single"), "single: PostgreSQL or what is like one; distributed: Citus and other engines that spread a table over machines, where each statement is to be about one merchant.";
     Secret DATABASE_LISTEN_URL: "database.listen_url" ["PGW_DB_LISTEN_URL"], None, "Past a pooler: where hints are heard by LISTEN. Without it, work is found by polling.";
 

@@ -54,6 +54,32 @@ async fn the_distributed_profile_serves() {
     assert!(wrong.out.contains("must be single or distributed"), "{} {}", wrong.out, wrong.err);
 }
 
+#[tokio::test]
+async fn behind_a_pooler_that_keeps_statements_a_payment_goes_its_way() {
+    let owner = Pgw::on_postgres();
+    let pooler = std::env::var("PGW_TEST_PGBOUNCER_PREPARED").expect("scripts/test sets it");
+    let role = "do $$ begin create role pgw_prepared login; exception when duplicate_object then null; end $$";
+    execute(&owner, role);
+    let prepared = owner.clone().with("PGW_DB_POOLER", "prepared");
+    let grants = prepared.run(&["migrate", "--export", "--grants", "pgw", "pgw_prepared"]).ok().out;
+    assert!(grants.contains("alter role \"pgw_prepared\" set lock_timeout = '2000';"), "{grants}");
+    execute(&owner, &grants);
+    let app = prepared.clone().with("DATABASE_URL", &pooler);
+    let app = app.with("PGW_DB_LISTEN_URL", owner.variable("DATABASE_URL"));
+    let key = app.key("admin");
+    let serving = app.serve(&[]);
+    let order = serde_json::json!({"amount": "1.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A", "payment_method": "tok_visa"});
+    let request = client().post(serving.api("/payments")).header("x-api-key", key);
+    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
+    let paid: serde_json::Value = paid.json().await.unwrap();
+    assert_eq!(paid["status"], "succeeded", "{paid}");
+
+    let refused = prepared.run(&["keys", "list"]);
+    assert!(refused.code == 2 && refused.err.contains("--grants OWNER APP"), "{}", refused.err);
+    let wrong = owner.with("PGW_DB_POOLER", "maybe").run(&["keys", "list"]);
+    assert!(wrong.err.contains("must be true, false or prepared"), "{}", wrong.err);
+}
+
 #[test]
 fn the_doctor_looks_with_the_applications_own_eyes() {
     let pgw = Pgw::on_postgres();

@@ -15,7 +15,7 @@ use pgw_storage_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use pgw_storage_postgres::sqlx::{self, Row as _};
 use pgw_storage_postgres::{PgStorage, Schema};
 
-use crate::fixtures::{Leg, connection, schema};
+use crate::fixtures::{Leg, connection, prepared_role, schema};
 use crate::world::{HEALTHY, dropped_after};
 
 const CONNECTIONS: u32 = 6;
@@ -29,6 +29,9 @@ impl Watched {
     /// A storage whose connections can be told from all others.
     async fn new(leg: Leg) -> Self {
         let schema = schema().await;
+        if leg == Leg::PreparedPooler {
+            prepared_role().await;
+        }
         let options: PgConnectOptions = leg.url().parse().expect("a valid URL");
         let options = options.application_name(schema.as_str());
         let options =
@@ -124,6 +127,11 @@ async fn a_dropped_commit_is_whole_or_not_at_all_behind_a_pooler() {
     a_dropped_commit_is_whole_or_not_at_all(Leg::Pooler).await;
 }
 
+#[tokio::test]
+async fn a_dropped_commit_is_whole_or_not_at_all_behind_a_pooler_that_keeps_statements() {
+    a_dropped_commit_is_whole_or_not_at_all(Leg::PreparedPooler).await;
+}
+
 async fn dropped_reads_and_sweeps_leave_nothing(leg: Leg) {
     let (watched, samples) = (Watched::new(leg).await, Samples::new(2));
     let (pg, scope) = (&watched.pg, samples.scope());
@@ -180,6 +188,11 @@ async fn dropped_reads_and_sweeps_leave_nothing_behind() {
 #[tokio::test]
 async fn dropped_reads_and_sweeps_leave_nothing_behind_a_pooler() {
     dropped_reads_and_sweeps_leave_nothing(Leg::Pooler).await;
+}
+
+#[tokio::test]
+async fn dropped_reads_and_sweeps_leave_nothing_behind_a_pooler_that_keeps_statements() {
+    dropped_reads_and_sweeps_leave_nothing(Leg::PreparedPooler).await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use pgw_storage_postgres::sqlx::{
 use pgw_storage_postgres::{
     ConnectError, Engine, Link, Migrator, PgStorage, PgStorageBuilder, Schema, Timeouts,
 };
-use servers::{Postgres, PostgresBuilder};
+use servers::{PgBouncer, Postgres, PostgresBuilder};
 
 use crate::fixtures::{schema, url};
 
@@ -285,4 +285,66 @@ async fn another_isolation_level_is_refused_where_it_would_count() {
         assert!(is_applied(&commit(&storage, &changes).await));
         assert!(is_there(&storage, &creation).await);
     }
+}
+
+#[tokio::test]
+async fn a_pooler_without_the_settings_is_refused_until_its_role_has_them() {
+    let own = Own::start(Postgres::builder()).await;
+    let mut admin = own.connection().await;
+    run(&mut admin, "create role app login superuser").await;
+    let pooler = || {
+        let pooler = PgBouncer::builder(&own.server).keeping_statements();
+        pooler.with_role("app").with_pool_size(1).start().expect("it starts")
+    };
+    let builder = || PgStorage::builder().with_link(Link::PreparedPooler);
+    let error = builder().connect(&pooler().url()).await.expect_err("the role has no settings");
+    let ConnectError::Settings { found } = &error else { panic!("{error:?}") };
+    let missing = "enable_seqscan = on, idle_in_transaction_session_timeout = 0, jit = on, lock_timeout = 0, statement_timeout = 0";
+    assert_eq!(found, missing);
+    assert!(error.to_string().contains(missing), "{error}");
+
+    run(&mut admin, &Timeouts::default().for_role("app")).await;
+    let pooler = pooler();
+    let storage = builder().connect(&pooler.url()).await.expect("the role has its settings");
+    let (creation, changes) = keyed(&Samples::new(1));
+    assert!(is_applied(&commit(&storage, &changes).await));
+    assert!(is_there(&storage, &creation).await);
+
+    run(&mut admin, "alter role app set default_transaction_isolation = 'serializable'").await;
+    end(&mut admin, "pgw").await;
+    let error = builder().connect(&pooler.url()).await.expect_err("another level");
+    assert!(
+        matches!(&error, ConnectError::Isolation { level } if level == "serializable"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_pooler_that_mixes_the_statements_of_its_clients_is_refused() {
+    const NAMES: &str = "select count(*) from pg_prepared_statements";
+    let own = Own::start(Postgres::builder()).await;
+    let mut admin = own.connection().await;
+    run(&mut admin, "create role app login superuser").await;
+    run(&mut admin, &Timeouts::default().for_role("app")).await;
+    let mixing = PgBouncer::builder(&own.server).with_role("app").with_pool_size(1);
+    let mixing = mixing.start().expect("it starts");
+    let refused = async || {
+        let builder = PgStorage::builder().with_link(Link::PreparedPooler);
+        let error = builder.connect(&mixing.url()).await.expect_err("it mixes them");
+        assert!(matches!(error, ConnectError::StatementsMixed), "{error:?}");
+    };
+    refused().await;
+    let options: PgConnectOptions = mixing.url().parse().expect("a valid URL");
+    let mut other = options.connect().await.expect("a healthy pooler");
+    let left = sqlx::query(NAMES).persistent(false).fetch_one(&mut other).await;
+    assert_eq!(left.expect("valid SQL").get::<i64, _>(0), 0, "its question is in others' way");
+    // Another client's statement has the name already.
+    sqlx::query("select 1").fetch_one(&mut other).await.expect("nobody had the name");
+    refused().await;
+
+    // Where there is no pooler at all, nobody renames them either.
+    let direct = own.options().username("app");
+    let builder = PgStorage::builder().with_link(Link::PreparedPooler);
+    let error = builder.connect_with(direct).await.expect_err("that is no pooler");
+    assert!(matches!(error, ConnectError::StatementsMixed), "{error:?}");
 }

@@ -30,8 +30,9 @@ use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
 use pgw_storage_postgres::sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
 use pgw_storage_postgres::{
     Claims, Engine, Group, Link, Migrator, PgNotifier, PgStorage, PgStorageBuilder, Schema,
-    ServerClock,
+    ServerClock, Timeouts,
 };
+use tokio::sync::OnceCell;
 
 use crate::migrations::partitions::partitioned_schema;
 
@@ -48,6 +49,8 @@ pub(crate) enum Leg {
     Partitioned,
     /// Through `PgBouncer` in transaction mode.
     Pooler,
+    /// Through one that keeps prepared statements.
+    PreparedPooler,
     /// Each commit and read inside a transaction of the host's.
     Enlisted,
 }
@@ -82,6 +85,26 @@ pub(crate) async fn connection() -> PgConnection {
     PgConnection::connect(&url("PGW_TEST_POSTGRES")).await.expect("the server must be there")
 }
 
+fn direct() -> PgConnectOptions {
+    url("PGW_TEST_POSTGRES").parse().expect("a valid URL")
+}
+
+/// Makes the role that connects through the pooler that keeps prepared statements, with the settings that it needs there.
+pub(crate) async fn prepared_role() {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    let make = || async {
+        let settings = Timeouts::default().for_role("pgw_prepared");
+        let role = format!(
+            "do $$ begin create role pgw_prepared login; exception when duplicate_object then null; end $$; \
+             alter role pgw_prepared superuser; {settings}"
+        );
+        let mut connection = connection().await;
+        raw_sql(AssertSqlSafe(role)).execute(&mut connection).await.expect("valid SQL");
+        connection.close().await.expect("a healthy server closes connections");
+    };
+    MADE.get_or_init(make).await;
+}
+
 /// The schema of a storage, by way of what `Debug` shows.
 pub(crate) fn schema_of(pg: &PgStorage) -> String {
     let shown = format!("{pg:?}");
@@ -96,16 +119,17 @@ impl Leg {
             Self::Pool | Self::Partitioned | Self::Enlisted => builder,
             Self::Alone => builder.with_group(Group::Off).with_claims(Claims::Conditional),
             Self::Distributed => builder.with_engine(Engine::Distributed),
-            Self::Pooler => {
-                let direct: PgConnectOptions =
-                    url("PGW_TEST_POSTGRES").parse().expect("a valid URL");
-                builder.with_link(Link::Pooler).with_listener(direct)
-            }
+            Self::Pooler => builder.with_link(Link::Pooler).with_listener(direct()),
+            Self::PreparedPooler => builder.with_link(Link::PreparedPooler).with_listener(direct()),
         }
     }
 
     pub(crate) fn url(self) -> String {
-        url(if self == Self::Pooler { "PGW_TEST_PGBOUNCER" } else { "PGW_TEST_POSTGRES" })
+        url(match self {
+            Self::Pooler => "PGW_TEST_PGBOUNCER",
+            Self::PreparedPooler => "PGW_TEST_PGBOUNCER_PREPARED",
+            _ => "PGW_TEST_POSTGRES",
+        })
     }
 }
 
@@ -115,6 +139,9 @@ impl Under {
             Leg::Partitioned => partitioned_schema().await,
             _ => schema().await,
         };
+        if leg == Leg::PreparedPooler {
+            prepared_role().await;
+        }
         let clock = ServerClock::default();
         let builder = leg.builder(&schema).with_clock(clock.clone());
         let storage = builder.connect(&leg.url()).await.expect("the schema was just migrated");

@@ -1,6 +1,6 @@
 //! The conformance suite over every way to PostgreSQL, and what only this crate promises.
 //!
-//! `PGW_TEST_POSTGRES` and `PGW_TEST_PGBOUNCER` name the servers; `scripts/test` starts private ones.
+//! `PGW_TEST_POSTGRES`, `PGW_TEST_PGBOUNCER` and `PGW_TEST_PGBOUNCER_PREPARED` name the servers; `scripts/test` starts private ones.
 
 mod audit;
 mod behind;
@@ -49,6 +49,12 @@ mod pooler_conformance {
     );
 }
 
+mod prepared_pooler_conformance {
+    pgw_core::storage_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::PreparedPooler).await
+    );
+}
+
 mod enlisted_conformance {
     pgw_core::storage_conformance!(
         crate::fixtures::Under::test(crate::fixtures::Leg::Enlisted).await
@@ -79,6 +85,12 @@ mod pooler_queue_conformance {
     pgw_core::queue_conformance!(crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await);
 }
 
+mod prepared_pooler_queue_conformance {
+    pgw_core::queue_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::PreparedPooler).await
+    );
+}
+
 mod behind_queue_conformance {
     pgw_core::queue_conformance!(crate::behind::OverMemory::test().await);
 }
@@ -90,5 +102,11 @@ mod notifier_conformance {
 mod pooler_notifier_conformance {
     pgw_core::notifier_conformance!(
         crate::fixtures::Under::test(crate::fixtures::Leg::Pooler).await
+    );
+}
+
+mod prepared_pooler_notifier_conformance {
+    pgw_core::notifier_conformance!(
+        crate::fixtures::Under::test(crate::fixtures::Leg::PreparedPooler).await
     );
 }

@@ -52,6 +52,11 @@ async fn a_key_makes_one_payment_behind_a_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_makes_one_payment_behind_a_pooler_that_keeps_statements() {
+    of_a_hundred_creates_under_a_key_one_is_applied(Leg::PreparedPooler, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_makes_one_payment_step_by_step() {
     of_a_hundred_creates_under_a_key_one_is_applied(Leg::Distributed, 10).await;
 }
