@@ -118,8 +118,8 @@ impl From<ConnectError> for Failure {
                 Self::new(Exit::Unavailable, "the database cannot be used").because(error)
             }
             ConnectError::Settings { found } => Self::usage(format!(
-                "connections through the pooler have {found}: run what `pgw migrate --export --grants OWNER APP` prints with PGW_DB_POOLER=prepared, \
-                 and have the pooler make new connections"
+                "connections through the pooler have {found}: run as their role what `pgw migrate --export --settings ROLE` prints, and have the pooler \
+                 make new connections"
             )),
             ConnectError::StatementsMixed => Self::usage(
                 "PGW_DB_POOLER=prepared, but no pooler is there that keeps prepared statements: PgBouncer does from 1.21 on, with \

@@ -1,7 +1,7 @@
 //! `pgw migrate`: the schema.
 
 use clap::Args;
-use pgw_storage_postgres::{Link, Migrator, Partitions, Timeouts};
+use pgw_storage_postgres::{Migrator, Partitions, Timeouts};
 use serde_json::json;
 
 use crate::config::Config;
@@ -18,8 +18,7 @@ pub(crate) struct MigrateArgs {
     /// Print every migration as plain SQL, for another migrator. Needs no database.
     #[arg(long)]
     export: bool,
-    /// With --export: print what the owner grants to the application's role, instead; with PGW_DB_POOLER=prepared also the settings that the role
-    /// needs behind such a pooler.
+    /// With --export: print what the owner grants to the application's role, instead.
     #[arg(long, requires = "export", value_names = ["OWNER", "APP"], num_args = 2)]
     grants: Option<Vec<String>>,
     /// With --export: print what divides the large tables into so many partitions by merchant, a power of two from 2 to 256, instead. It makes
@@ -29,6 +28,9 @@ pub(crate) struct MigrateArgs {
     /// With --export: print which tables Citus is to distribute, by merchant, instead. PGW_DB_ENGINE is then `distributed`.
     #[arg(long, requires = "export", conflicts_with_all = ["grants", "partition"])]
     citus: bool,
+    /// With --export: print the settings that the application's role needs with PGW_DB_POOLER=prepared, instead. The role itself may run them.
+    #[arg(long, requires = "export", conflicts_with_all = ["grants", "partition", "citus"], value_name = "APP")]
+    settings: Option<String>,
 }
 
 fn partitions(text: &str) -> Result<Partitions, String> {
@@ -44,14 +46,13 @@ pub(crate) async fn run(config: &Config, args: &MigrateArgs, out: Output) -> Res
     let migrator = Migrator::new(database::schema(config)?);
     if args.export {
         let sql = match (args.grants.as_deref(), args.partition) {
-            (Some([owner, app]), _) if database::link(config)? == Link::PreparedPooler => {
-                let settings = Timeouts::default().for_role(app);
-                format!("{}\n{settings}", migrator.grants(owner, app).trim_end())
-            }
             (Some([owner, app]), _) => migrator.grants(owner, app),
             (_, Some(partitions)) => migrator.partition(partitions),
             _ if args.citus => migrator.citus(),
-            _ => migrator.export(),
+            _ => match &args.settings {
+                Some(role) => Timeouts::default().for_role(role),
+                None => migrator.export(),
+            },
         };
         out.result(&json!({ "sql": sql }), || sql.trim_end().to_owned());
         return Ok(());

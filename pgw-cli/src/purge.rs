@@ -6,7 +6,7 @@ use clap::Args;
 use pgw_core::env::Env;
 use pgw_core::storage::Storage as _;
 use pgw_core::timestamp::Timestamp;
-use pgw_storage_postgres::{Overdue, Retention, RetentionError};
+use pgw_storage_postgres::{Link, Overdue, Retention, RetentionError};
 use serde_json::{Value, json};
 
 use crate::config::{Config, setting};
@@ -44,7 +44,12 @@ pub(crate) async fn run(config: &Config, args: &PurgeArgs, out: Output) -> Resul
     if args.verify {
         return verify(overdue, &before, out);
     }
-    let storage = database::builder(config)?.connect_with(database::required(config)?).await?;
+    let mut builder = database::builder(config)?;
+    if database::link(config)? == Link::PreparedPooler {
+        // Only the application's role has the settings for it, and this is the owner. Explicit transactions go through every pooler, and without one.
+        builder = builder.with_link(Link::Pooler);
+    }
+    let storage = builder.connect_with(database::required(config)?).await?;
     let mut done = Overdue::default();
     let bar = out.progress("stored answers", Some(overdue.answers));
     loop {

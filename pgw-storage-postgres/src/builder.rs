@@ -11,7 +11,7 @@ use sqlx::{Connection as _, PgPool, Row as _};
 use crate::batch::{Batcher, BatcherSettings};
 use crate::clock::ServerClock;
 use crate::database::{Database, Timeouts};
-use crate::link::{Link, keeps_statements_apart, missing_settings};
+use crate::link::{Link, keeps_statements_apart, other_settings};
 use crate::migrate::{MigrateError, Migrator};
 use crate::queue::Claims;
 use crate::schema::Schema;
@@ -107,7 +107,8 @@ impl PgStorageBuilder {
         self
     }
 
-    /// With other timeouts. A host that gives its own direct pool puts them on its connections: see [`Timeouts::on`].
+    /// With other timeouts. A host that gives its own direct pool puts them on its connections: see [`Timeouts::on`]. Through [`Link::PreparedPooler`] the
+    /// role has them, see [`Timeouts::for_role`]: the same, or no storage is made.
     pub const fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
@@ -231,6 +232,13 @@ impl PgStorageBuilder {
     }
 
     async fn check(&self, pool: &PgPool) -> Result<(), ConnectError> {
+        // Before anything else is asked: a pooler may have one connection only.
+        if self.link == Link::PreparedPooler {
+            let apart = keeps_statements_apart(&pool.connect_options()).await;
+            if !apart.map_err(ConnectError::Database)? {
+                return Err(ConnectError::StatementsMixed);
+            }
+        }
         let mut transaction = pool.begin().await.map_err(ConnectError::Database)?;
         let level = sqlx::query("select current_setting('default_transaction_isolation')")
             .persistent(false)
@@ -242,21 +250,14 @@ impl PgStorageBuilder {
             return Err(ConnectError::Isolation { level });
         }
         if self.link == Link::PreparedPooler {
-            let missing = missing_settings(&mut transaction, &self.timeouts).await;
-            let missing = missing.map_err(ConnectError::Database)?;
-            if !missing.is_empty() {
-                return Err(ConnectError::Settings { found: missing.join(", ") });
+            let others = other_settings(&mut transaction, &self.timeouts).await;
+            let others = others.map_err(ConnectError::Database)?;
+            if !others.is_empty() {
+                return Err(ConnectError::Settings { found: others.join(", ") });
             }
         }
         Migrator::new(self.schema.clone()).verify(&mut transaction).await?;
         transaction.rollback().await.map_err(ConnectError::Database)?;
-        // Afterwards: a pooler may have one connection only.
-        if self.link == Link::PreparedPooler {
-            let apart = keeps_statements_apart(&pool.connect_options()).await;
-            if !apart.map_err(ConnectError::Database)? {
-                return Err(ConnectError::StatementsMixed);
-            }
-        }
         Ok(())
     }
 
@@ -310,12 +311,12 @@ pub enum ConnectError {
         /// What it is.
         level: String,
     },
-    /// The role that connects through a [`Link::PreparedPooler`] lacks settings.
+    /// The role that connects through a [`Link::PreparedPooler`] has other settings than [`Timeouts::for_role`].
     #[error(
         "connections through the pooler have {found}: give their role the settings of Timeouts::for_role, and have the pooler make new connections"
     )]
     Settings {
-        /// What it has instead.
+        /// What it has instead, as `jit = on, lock_timeout = 0`; timeouts in ms.
         found: String,
     },
     /// What is there does not keep the prepared statements of its clients apart.

@@ -55,7 +55,7 @@ impl Timeouts {
 
     /// The SQL that gives a role the same settings, for what it connects as through [`Link::PreparedPooler`]. They hold from its next connections
     /// on, so the pooler is then told to make new ones (`RECONNECT` in PgBouncer's console). They hold for all that the role does: give pgw one of
-    /// its own.
+    /// its own, which is not the schema's owner. A role may run this for itself.
     ///
     /// ```
     /// use pgw_storage_postgres::Timeouts;

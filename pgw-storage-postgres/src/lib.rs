@@ -80,7 +80,7 @@
 //!
 //! | link | for | what it costs |
 //! |---|---|---|
-//! | [`Link::PreparedPooler`] | PgBouncer 1.21 and later with `max_prepared_statements`, and others that keep the statements of their clients apart | next to nothing; the role has the settings of [`Timeouts::for_role`] |
+//! | [`Link::PreparedPooler`] | PgBouncer 1.21 and later with `max_prepared_statements`, and others that keep the statements of their clients apart | a hop, and what PgBouncer does; the role has the settings of [`Timeouts::for_role`] |
 //! | [`Link::Pooler`] | every other: PgBouncer from 1.18 on | nothing is prepared, and every call is an explicit transaction that sets its own timeouts |
 //!
 //! LISTEN does not work through a pooler, so hints want a direct connection; without one, work is found by polling.

@@ -1,6 +1,8 @@
 //! What connections lead to, and whether it is as it has to be.
 
-use sqlx::postgres::PgConnectOptions;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection as _, Error, PgConnection, Row as _};
 
 use crate::database::Timeouts;
@@ -38,49 +40,63 @@ impl Link {
 /// Whether the pooler there keeps the prepared statements of its clients apart: each of them calls its first one alike, so it has to call them
 /// something else at the server. Where it does not, one client's arguments would go to another's statement.
 pub(crate) async fn keeps_statements_apart(options: &PgConnectOptions) -> Result<bool, Error> {
+    let asked = async {
+        let mut connection = PgConnection::connect_with(options).await?;
+        // One transaction is on one server.
+        let mut transaction = connection.begin().await?;
+        let are_apart = are_apart(&mut transaction).await?;
+        // Ended in good order, or the pooler takes its connection to the server for broken.
+        transaction.rollback().await?;
+        connection.close().await?;
+        Ok(are_apart)
+    };
+    tokio::time::timeout(ASKED_FOR, asked).await.unwrap_or(Err(Error::PoolTimedOut))
+}
+
+async fn are_apart(connection: &mut PgConnection) -> Result<bool, Error> {
     const ASKED: &str = "select 'what is this called at the server?'";
-    const NAME: &str = "select name from pg_prepared_statements where statement = $1";
+    const NAMES: &str = "select name from pg_prepared_statements where statement = $1";
     // sqlx calls a connection's statements `sqlx_s_1` and so on.
     const OURS: &str = "sqlx";
-    let mut connection = PgConnection::connect_with(options).await?;
-    // One transaction is on one server.
-    let mut transaction = connection.begin().await?;
-    let names: Result<Vec<String>, Error> = async {
-        sqlx::query(ASKED).fetch_one(&mut *transaction).await?;
-        let query = sqlx::query(NAME).persistent(false).bind(ASKED);
-        query.fetch_all(&mut *transaction).await?.iter().map(|row| row.try_get(0)).collect()
-    }
-    .await;
-    let names = match names {
+    match sqlx::query(ASKED).fetch_one(&mut *connection).await {
         // Another client has a statement of this name there.
         Err(Error::Database(error)) if error.code().as_deref() == Some(DUPLICATE_STATEMENT) => {
             return Ok(false);
         }
-        names => names?,
-    };
-    if names.iter().any(|name| name.starts_with(OURS)) {
-        // It would be in the way of the next client that is given this connection of the pooler's.
-        sqlx::raw_sql("deallocate sqlx_s_1").execute(&mut *transaction).await?;
-        return Ok(false);
+        asked => drop(asked?),
     }
-    transaction.rollback().await?;
-    connection.close().await?;
-    Ok(!names.is_empty())
+    if connection.cached_statements_size() == 0 {
+        let why = "the pool's connections keep no statements: give it a statement_cache_capacity";
+        return Err(Error::Configuration(why.into()));
+    }
+    let names =
+        sqlx::query(NAMES).persistent(false).bind(ASKED).fetch_all(&mut *connection).await?;
+    let is_ours = |row: &PgRow| Ok(row.try_get::<&str, _>(0)?.starts_with(OURS));
+    let are_ours = names.iter().map(is_ours).collect::<Result<Vec<bool>, Error>>()?;
+    if are_ours.contains(&true) {
+        // It would be in the way of the next client that is given this connection of the pooler's.
+        sqlx::raw_sql("deallocate sqlx_s_1").execute(connection).await?;
+    }
+    Ok(!are_ours.is_empty() && !are_ours.contains(&true))
 }
 
-/// Which of the settings that a pooler does not pass on are missing, as `jit = on`.
-pub(crate) async fn missing_settings(
+/// Which of the settings that a pooler does not pass on are others, as `jit = on`.
+pub(crate) async fn other_settings(
     connection: &mut PgConnection,
     timeouts: &Timeouts,
 ) -> Result<Vec<String>, Error> {
-    const SETTINGS: &str = "select name, setting from pg_settings where name = any ($1) and setting in ('0', 'on') order by name";
-    let names: Vec<_> = timeouts.settings().into_iter().map(|(name, _)| name).collect();
-    let query = sqlx::query(SETTINGS).persistent(false).bind(names);
+    const OTHERS: &str = "select s.name, s.setting from unnest($1::text[], $2::text[]) as wanted(name, setting) \
+         join pg_settings s on s.name = wanted.name where s.setting <> wanted.setting order by s.name";
+    let (names, values): (Vec<_>, Vec<_>) = timeouts.settings().into_iter().unzip();
+    let query = sqlx::query(OTHERS).persistent(false).bind(names).bind(values);
     let rows = query.fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| Ok(format!("{} = {}", row.try_get::<&str, _>(0)?, row.try_get::<&str, _>(1)?)))
-        .collect()
+    let shown = |row: &PgRow| {
+        Ok(format!("{} = {}", row.try_get::<&str, _>(0)?, row.try_get::<&str, _>(1)?))
+    };
+    rows.iter().map(shown).collect()
 }
 
 /// The SQLSTATE `duplicate_prepared_statement`.
 const DUPLICATE_STATEMENT: &str = "42P05";
+/// How long the pooler may take to answer.
+const ASKED_FOR: Duration = Duration::from_secs(10);

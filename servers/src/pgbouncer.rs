@@ -111,23 +111,27 @@ impl PgBouncerBuilder {
         };
         let directory = Directory::create(self.account)?;
         let file = directory.path().join("pgbouncer.ini");
-        let mut configuration = self.configuration(directory.path());
-        if program::can_keep_statements(&program) {
-            let statements_max = if self.keeps_statements { 200 } else { 0 };
-            writeln!(configuration, "max_prepared_statements = {statements_max}")
-                .expect("writing to a string does not fail");
-        }
-        fs::write(&file, configuration)
+        let statements_max = match (program::can_keep_statements(&program), self.keeps_statements) {
+            (true, true) => Some(200),
+            (true, false) => Some(0),
+            (false, _) => None,
+        };
+        fs::write(&file, self.configuration(directory.path(), statements_max))
             .map_err(ServerError::system(format!("write {}", file.display())))?;
         self.account.own(&file)?;
-        let mut command = self.account.command(&program, directory.path());
+        // One that was built may lie where the account that runs it may not look.
+        let own = directory.path().join("pgbouncer");
+        fs::copy(&program, &own)
+            .map_err(ServerError::system(format!("copy {}", program.display())))?;
+        self.account.own(&own)?;
+        let mut command = self.account.command(&own, directory.path());
         let mut process = Process::spawn("pgbouncer", command.arg(&file), Some(READY))?;
         process.wait_ready(START_TIMEOUT)?;
         Ok(PgBouncer { process, directory })
     }
 
     /// pgbouncer.ini. Without a `logfile` the log goes to standard error; without a `listen_addr` nobody listens on TCP.
-    fn configuration(&self, directory: &Path) -> String {
+    fn configuration(&self, directory: &Path, statements_max: Option<u16>) -> String {
         // In a connection string, a quote within quotes is doubled.
         let server = self.server.display().to_string().replace('\'', "''");
         let mut text = format!(
@@ -148,6 +152,10 @@ impl PgBouncerBuilder {
             user = self.user.replace('\'', "''"),
             pool_size = self.pool_size,
         );
+        if let Some(statements_max) = statements_max {
+            writeln!(text, "max_prepared_statements = {statements_max}")
+                .expect("writing to a string does not fail");
+        }
         for (name, value) in &self.settings {
             writeln!(text, "{name} = {value}").expect("writing to a string does not fail");
         }

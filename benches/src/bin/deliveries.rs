@@ -254,8 +254,10 @@ impl Crew {
         let mut stage = Stage::set(1).await?;
         // Those that are measured work alone.
         stage.node.end();
-        let settings = Timeouts::default().for_role(POOLED);
-        let role = format!("create role {POOLED} login superuser; {settings}");
+        let mut role = format!("create role {POOLED} login superuser;");
+        if link == Link::PreparedPooler {
+            role.push_str(&Timeouts::default().for_role(POOLED));
+        }
         server::psql(stage.postgres(), &role)?;
         let pooler = PgBouncer::builder(stage.postgres()).with_role(POOLED);
         let pooler = match link {

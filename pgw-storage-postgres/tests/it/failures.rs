@@ -309,10 +309,30 @@ async fn a_pooler_without_the_settings_is_refused_until_its_role_has_them() {
     let (creation, changes) = keyed(&Samples::new(1));
     assert!(is_applied(&commit(&storage, &changes).await));
     assert!(is_there(&storage, &creation).await);
+    // Of the one connection that the pooler has.
+    const KEPT: &str = "select count(*) filter (where statement like 'with items%'), count(*) filter (where name like 'sqlx%') from pg_prepared_statements";
+    let mut transaction = storage.pool().begin().await.expect("a healthy pooler");
+    let kept = sqlx::query(KEPT).persistent(false).fetch_one(&mut *transaction).await;
+    let kept = kept.expect("valid SQL");
+    assert_eq!((kept.get::<i64, _>(0), kept.get::<i64, _>(1)), (1, 0), "the commit stays prepared");
+    transaction.rollback().await.expect("a healthy pooler");
+
+    // Others than the storage's are refused as well.
+    let mut longer = Timeouts::default();
+    longer.lock = Duration::from_secs(30);
+    run(&mut admin, &longer.for_role("app")).await;
+    end(&mut admin, "pgw").await;
+    let error = builder().connect(&pooler.url()).await.expect_err("another timeout");
+    assert!(
+        matches!(&error, ConnectError::Settings { found } if found == "lock_timeout = 30000"),
+        "{error:?}"
+    );
+    let builder = builder().with_timeouts(longer);
+    builder.clone().connect(&pooler.url()).await.expect("they are the storage's");
 
     run(&mut admin, "alter role app set default_transaction_isolation = 'serializable'").await;
     end(&mut admin, "pgw").await;
-    let error = builder().connect(&pooler.url()).await.expect_err("another level");
+    let error = builder.connect(&pooler.url()).await.expect_err("another level");
     assert!(
         matches!(&error, ConnectError::Isolation { level } if level == "serializable"),
         "{error:?}"
@@ -334,6 +354,7 @@ async fn a_pooler_that_mixes_the_statements_of_its_clients_is_refused() {
         assert!(matches!(error, ConnectError::StatementsMixed), "{error:?}");
     };
     refused().await;
+    // The one connection that the pooler has was not broken by it, and nothing is left on it.
     let options: PgConnectOptions = mixing.url().parse().expect("a valid URL");
     let mut other = options.connect().await.expect("a healthy pooler");
     let left = sqlx::query(NAMES).persistent(false).fetch_one(&mut other).await;
