@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::command::{Pgw, client};
+use crate::command::{Pgw, Serving, client};
 
 /// Runs SQL as the owner, with psql: what no command of ours would do.
 pub(crate) fn execute(pgw: &Pgw, sql: &str) {
@@ -39,17 +39,21 @@ fn migrations_are_shown_run_once_and_exported() {
     assert!(citus.contains("create_distributed_table('pgw.payments', 'merchant'"), "{citus}");
 }
 
+async fn a_payment_goes_its_way(serving: &Serving, key: &str) {
+    let order = serde_json::json!({"amount": "1.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A", "payment_method": "tok_visa"});
+    let request = client().post(serving.api("/payments")).header("x-api-key", key);
+    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
+    let paid: serde_json::Value = paid.json().await.unwrap();
+    assert_eq!(paid["status"], "succeeded", "{paid}");
+}
+
 /// What a distributed engine is asked, any engine can answer: a payment goes its way.
 #[tokio::test]
 async fn the_distributed_profile_serves() {
     let pgw = Pgw::on_postgres().with("PGW_DB_ENGINE", "distributed");
     let key = pgw.key("admin");
     let serving = pgw.serve(&[]);
-    let order = serde_json::json!({"amount": "1.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A", "payment_method": "tok_visa"});
-    let request = client().post(serving.api("/payments")).header("x-api-key", key);
-    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
-    let paid: serde_json::Value = paid.json().await.unwrap();
-    assert_eq!(paid["status"], "succeeded", "{paid}");
+    a_payment_goes_its_way(&serving, &key).await;
     let wrong = Pgw::on_postgres().with("PGW_DB_ENGINE", "sharded").run(&["doctor"]);
     assert!(wrong.out.contains("must be single or distributed"), "{} {}", wrong.out, wrong.err);
 }
@@ -69,11 +73,7 @@ async fn behind_a_pooler_that_keeps_statements_a_payment_goes_its_way() {
     let app = app.with("PGW_DB_LISTEN_URL", owner.variable("DATABASE_URL"));
     let key = app.key("admin");
     let serving = app.serve(&[]);
-    let order = serde_json::json!({"amount": "1.00", "currency": "USD", "customer_email": "a@example.com", "customer_name": "A", "payment_method": "tok_visa"});
-    let request = client().post(serving.api("/payments")).header("x-api-key", key);
-    let paid = request.header("prefer", "wait=30").json(&order).send().await.unwrap();
-    let paid: serde_json::Value = paid.json().await.unwrap();
-    assert_eq!(paid["status"], "succeeded", "{paid}");
+    a_payment_goes_its_way(&serving, &key).await;
 
     let refused = prepared.run(&["keys", "list"]);
     assert!(refused.code == 2 && refused.err.contains("no pooler is there"), "{}", refused.err);
