@@ -1,16 +1,15 @@
 //! Group commit: what waits is put into one transaction, and each commit hears its own outcome.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pgw_core::changes::{Changes, Committed, Guard, Write};
+use pgw_core::changes::{Changes, Committed, Guard};
 use pgw_core::idempotency::KeyRecord;
 use pgw_core::processor::Source;
-use pgw_core::scope::MerchantId;
 use pgw_core::storage::StorageError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
@@ -23,11 +22,11 @@ use crate::columns::{Columns, key_columns, key_record};
 use crate::database::{Database, TRIES, joined};
 use crate::error::{Doubt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error};
 use crate::group::{Group, One, Wait, compose, due, fits};
-use crate::handoff::Reserved;
 use crate::outcome::{Outcome, outcomes};
 use crate::rows::is_live;
 use crate::sql::Bound;
 use crate::steps::{Steps, Stopped, Whose};
+use crate::waiting::{Call, Item, Stage, Waiting};
 
 /// How commits are taken.
 #[derive(Debug, Clone, Copy)]
@@ -53,34 +52,6 @@ struct Inner {
     alone: Semaphore,
     alone_waiting: AtomicUsize,
     hasher: RandomState,
-}
-
-/// A commit, and who waits for it.
-struct Item {
-    changes: Changes,
-    /// Room of a worker here for the operation it begins.
-    held: Option<Reserved>,
-    answer: oneshot::Sender<Result<Committed, StorageError>>,
-}
-
-impl Item {
-    fn as_one(&self) -> One<'_> {
-        One { changes: &self.changes, held: self.held.as_ref() }
-    }
-
-    fn answer(self, mut result: Result<Committed, StorageError>) {
-        // Before anybody hears that there is work. Nobody else is told of one that may have been applied: it would wait for its lease.
-        let may_be_there =
-            matches!(result, Ok(Committed::Applied { .. }) | Err(StorageError::Indeterminate(_)));
-        if let Some(held) = self.held.filter(|_| may_be_there) {
-            held.hand(self.changes);
-            if let Ok(Committed::Applied { are_claimed, .. }) = &mut result {
-                *are_claimed = true;
-            }
-        }
-        // Whoever asked may be gone.
-        let _ = self.answer.send(result);
-    }
 }
 
 impl Batcher {
@@ -118,10 +89,10 @@ impl Batcher {
         };
         match call {
             Call::Wake => inner.bell.notify_last(),
-            Call::Start => drop(tokio::spawn(Committer(Arc::clone(inner)).run())),
+            Call::Start => drop(tokio::spawn(Committer::new(Arc::clone(inner)).run())),
             Call::Nobody => {}
         }
-        // The sender is dropped only when its task was: the runtime is shutting down.
+        // The sender is dropped only when its task was: it panicked, or the runtime is shutting down.
         answered.await.unwrap_or_else(|dropped| Err(StorageError::Indeterminate(Arc::new(dropped))))
     }
 }
@@ -131,26 +102,57 @@ impl Batcher {
 #[error("{WAITING_MAX} commits wait already")]
 struct Overload;
 
+/// Nothing was sent: whoever was to commit it is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the task that was to commit this panicked, or its runtime was shut down")]
+struct Gone;
+
 /// One of the tasks that commit what waits. When nothing does it lingers for a moment with its connection, so that the next commit need not
 /// fetch one, and ends.
-struct Committer(Arc<Inner>);
+struct Committer {
+    inner: Arc<Inner>,
+    stage: Stage,
+}
 
 impl Committer {
-    async fn run(self) {
-        let inner = &self.0;
+    const fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, stage: Stage::Works }
+    }
+
+    async fn run(mut self) {
         let mut connection = None;
         loop {
-            if let Some(items) = inner.next_batch() {
-                inner.commit_all(items, &mut connection).await;
-                // Those who were just answered may have their next payment ready: let them, and it goes with this batch's successor.
-                tokio::task::yield_now().await;
+            if let Some(items) = self.inner.next_batch() {
+                let done = self.inner.commit_all(items, &mut connection).await;
+                let are_many = done.len() > 1;
+                for (item, verdict) in done {
+                    match verdict {
+                        Verdict::Done(result) => item.answer(result),
+                        Verdict::Held => self.inner.leave_alone(item),
+                    }
+                }
+                // Those who were just answered may have their next payment ready: let them, and it goes with this batch's successor. One alone
+                // finds this committer lingering; to give way to it would wake another thread of the runtime first.
+                if are_many {
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
-            if !inner.settings.keeps_connections {
+            self.stage = Stage::Lingers;
+            if !self.inner.settings.keeps_connections {
                 connection = None;
             }
-            let called = tokio::time::timeout(LINGER, inner.bell.notified()).await.is_ok();
-            if !called && inner.waiting().leaves() {
+            let is_over = tokio::time::timeout(LINGER, self.inner.bell.notified()).await.is_err();
+            let others_are_called = {
+                let mut waiting = self.inner.waiting();
+                self.stage = waiting.wakes(is_over);
+                waiting.called > 0
+            };
+            if others_are_called {
+                // The bell holds one ring only, which this one may have heard for another.
+                self.inner.bell.notify_last();
+            }
+            if self.stage == Stage::Left {
                 return;
             }
         }
@@ -159,8 +161,14 @@ impl Committer {
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        // Also when it panicked or its runtime ended: the next commit starts another.
-        self.0.waiting().ended();
+        // When it did not leave, it panicked or its runtime ended: the next commit starts another, and those that were left to it are not forgotten.
+        let (call, orphans) = self.inner.waiting().ended(self.stage);
+        if call == Call::Wake {
+            self.inner.bell.notify_last();
+        }
+        for item in orphans {
+            item.answer(Err(StorageError::Unavailable(Arc::new(Gone))));
+        }
     }
 }
 
@@ -179,8 +187,12 @@ impl Inner {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Commits a batch, tells everybody, and sends those that somebody's lock keeps out on a way of their own.
-    async fn commit_all(self: &Arc<Self>, items: Vec<Item>, connection: &mut Kept) {
+    /// Commits a batch, and says what each comes to.
+    async fn commit_all(
+        self: &Arc<Self>,
+        items: Vec<Item>,
+        connection: &mut Kept,
+    ) -> Vec<(Item, Verdict)> {
         let mut tries = 0;
         let verdicts = loop {
             tries += 1;
@@ -192,24 +204,16 @@ impl Inner {
                 }
                 // One of them breaks a rule, or waits for a lock that nobody could foresee. Which one shows when each is alone.
                 Err((error, _)) if is_refusal(&error) || is_lock_timeout(&error) => {
-                    items.into_iter().for_each(|item| self.leave_alone(item));
-                    return;
+                    break items.iter().map(|_| Verdict::Held).collect();
                 }
                 Err((error, doubt)) => {
                     let error = Arc::new(error);
-                    for item in items {
-                        item.answer(Err(shared_error(&error, doubt)));
-                    }
-                    return;
+                    let failed = || Verdict::Done(Err(shared_error(&error, doubt)));
+                    break items.iter().map(|_| failed()).collect();
                 }
             }
         };
-        for (item, verdict) in items.into_iter().zip(verdicts) {
-            match verdict {
-                Verdict::Done(result) => item.answer(result),
-                Verdict::Held => self.leave_alone(item),
-            }
-        }
+        items.into_iter().zip(verdicts).collect()
     }
 
     /// Does a commit on a task of its own, where it may wait for a lock without anybody else waiting.
@@ -523,145 +527,8 @@ fn shared_error(error: &Arc<sqlx::Error>, doubt: Doubt) -> StorageError {
     }
 }
 
-/// Commits that wait, a line for each merchant, so that nobody waits behind another's rush.
-#[derive(Default)]
-struct Waiting {
-    lines: HashMap<MerchantId, VecDeque<Item>>,
-    /// Merchants with a line, in the order of their turns.
-    turns: VecDeque<MerchantId>,
-    count: usize,
-    committers: usize,
-    /// Committers that wait for the bell and were not called yet.
-    lingering: usize,
-}
-
-/// Who takes care of a commit that just came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    /// One that lingers.
-    Wake,
-    /// A new one.
-    Start,
-    /// One of those at work, once it is done with what it has.
-    Nobody,
-}
-
 /// The connection that a committer keeps from one batch to the next.
 type Kept = Option<PoolConnection<Postgres>>;
-
-impl Waiting {
-    fn push(&mut self, item: Item) {
-        let merchant = &item.changes.scope.merchant;
-        let line = self.lines.entry(merchant.clone()).or_default();
-        if line.is_empty() {
-            self.turns.push_back(merchant.clone());
-        }
-        line.push_back(item);
-        self.count += 1;
-    }
-
-    /// Calls somebody, if anybody is to be called; who is called is counted as called.
-    const fn call(&mut self, committers_max: usize) -> Call {
-        if self.lingering > 0 {
-            self.lingering -= 1;
-            Call::Wake
-        } else if self.committers < committers_max {
-            self.committers += 1;
-            Call::Start
-        } else {
-            Call::Nobody
-        }
-    }
-
-    /// Whether a committer whose time to linger is over may leave: not when it was called just then.
-    const fn leaves(&mut self) -> bool {
-        let leaves = self.lingering > 0;
-        if leaves {
-            self.lingering -= 1;
-        }
-        leaves
-    }
-
-    /// A committer is gone, whatever it was at: it may have lingered, and nobody must be sent to wake it.
-    const fn ended(&mut self) {
-        self.committers -= 1;
-        if self.lingering > self.committers {
-            self.lingering = self.committers;
-        }
-    }
-
-    /// Up to `max` commits, one of each merchant in turn, no two of them about one payment, delivery or key.
-    fn take(&mut self, max: usize, hasher: &RandomState) -> Vec<Item> {
-        let mut batch = Vec::with_capacity(max.min(self.count));
-        let mut bytes = 0;
-        let mut subjects = HashSet::new();
-        let mut aside: Vec<Item> = Vec::new();
-        while batch.len() < max && bytes < BATCH_BYTES_MAX && aside.len() < ASIDE_MAX {
-            let Some(merchant) = self.turns.pop_front() else { break };
-            let Some(line) = self.lines.get_mut(&merchant) else { continue };
-            if let Some(item) = line.pop_front() {
-                self.count -= 1;
-                let about = subjects_of(&item.changes, hasher);
-                if about.iter().any(|subject| subjects.contains(subject)) {
-                    aside.push(item);
-                } else {
-                    subjects.extend(about);
-                    bytes += bytes_of(&item.changes);
-                    batch.push(item);
-                }
-            }
-            if line.is_empty() {
-                self.lines.remove(&merchant);
-            } else {
-                self.turns.push_back(merchant);
-            }
-        }
-        // Back to the front, in the order they came.
-        for item in aside.into_iter().rev() {
-            let merchant = item.changes.scope.merchant.clone();
-            let line = self.lines.entry(merchant.clone()).or_default();
-            if line.is_empty() {
-                self.turns.push_front(merchant);
-            }
-            line.push_front(item);
-            self.count += 1;
-        }
-        batch
-    }
-}
-
-/// What a commit is about, hashed: two that seem to be about the same are only done one after the other.
-fn subjects_of(changes: &Changes, hasher: &RandomState) -> Vec<u64> {
-    let mut subjects = Vec::with_capacity(changes.guards.len() + 2);
-    let scope = &changes.scope;
-    for guard in &changes.guards {
-        match guard {
-            Guard::Payment { id, .. } => subjects.push(hasher.hash_one((scope, id))),
-            Guard::Delivery { id, .. } => subjects.push(hasher.hash_one((scope, id))),
-            _ => {}
-        }
-    }
-    let mut key = |key: &str| subjects.push(hasher.hash_one((scope, key)));
-    if let Some(claim) = &changes.claim {
-        key(claim.key.as_str());
-    }
-    for write in &changes.writes {
-        if let Write::Answer { key: answered, .. } = write {
-            key(answered.as_str());
-        }
-    }
-    subjects
-}
-
-fn bytes_of(changes: &Changes) -> usize {
-    let bodies = changes.writes.iter().map(|write| match write {
-        Write::Event(event) => event.body.len(),
-        Write::Answer { answer, .. } => answer.body.len(),
-        _ => 0,
-    });
-    let claimed = changes.claim.as_ref().and_then(|claim| claim.answer.as_ref());
-    bodies.sum::<usize>() + claimed.map_or(0, |answer| answer.body.len())
-}
 
 impl fmt::Debug for Batcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -675,26 +542,3 @@ pub const COMMIT_BATCH_SIZE: &str = "pgw_commit_batch_size";
 const LINGER: Duration = Duration::from_millis(50);
 /// Most commits that wait; far more than callers a process should have at once.
 const WAITING_MAX: usize = 16_384;
-/// A batch ends once its bodies have this many bytes.
-const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How many commits that must wait for another of the batch are looked past.
-const ASIDE_MAX: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_sent_to_wake_a_committer_that_is_gone() {
-        let mut waiting = Waiting::default();
-        assert_eq!(waiting.call(2), Call::Start);
-        waiting.lingering += 1;
-        // Its runtime ends while it lingers: it is dropped where it stands.
-        waiting.ended();
-        assert_eq!(waiting.call(2), Call::Start);
-        waiting.lingering += 1;
-        assert_eq!((waiting.call(2), waiting.call(2)), (Call::Wake, Call::Start));
-        assert_eq!(waiting.call(2), Call::Nobody);
-        assert!(!waiting.leaves(), "it was called");
-    }
-}

@@ -146,6 +146,7 @@ mod sweeps;
 mod table;
 mod together;
 mod value;
+mod waiting;
 
 pub use batch::COMMIT_BATCH_SIZE;
 pub use builder::{ConnectError, Engine, Group, PgStorageBuilder};

@@ -1,5 +1,7 @@
 //! Whoever waits for somebody's lock keeps nobody else waiting.
 
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use pgw_core::access::ApiKey;
@@ -7,9 +9,11 @@ use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::gateway::Origin;
 use pgw_core::storage::{Storage as _, StorageError};
 use pgw_core::testing::sample::{Samples, scope};
-use pgw_storage_postgres::{PgStorage, Timeouts};
+use pgw_storage_postgres::sqlx::{AssertSqlSafe, query_scalar, raw_sql};
+use pgw_storage_postgres::{Group, PgStorage, Timeouts};
+use tokio::runtime::Builder;
 
-use crate::fixtures::{Leg, schema};
+use crate::fixtures::{Leg, connection, schema, schema_of};
 use crate::world::{HEALTHY, World, keyed};
 
 /// A storage that waits for locks for as long as a test may take.
@@ -141,5 +145,48 @@ async fn a_key_that_is_being_changed_keeps_no_request_waiting() {
         transaction.commit().await.expect(HEALTHY);
         key.last_used_at = Some(used_at);
         assert_eq!(pg.api_key_by_id(&scope, key.id).await.expect(HEALTHY), Some(key));
+    }
+}
+
+/// The runtime of whoever was to commit it ends. It was not sent, and nobody waits for ever.
+#[tokio::test]
+async fn a_commit_that_was_left_to_a_runtime_that_ended_is_answered() {
+    let builder = Leg::Pool.builder(&schema().await);
+    let builder = builder.with_group(Group::On { committers: 1, commits_max: 1 });
+    let pg = builder.connect(&Leg::Pool.url()).await.expect("the schema was just migrated");
+    let samples = Samples::new(8);
+    let mut other = connection().await;
+    let lock = format!("begin; lock table {}.payments in access exclusive mode", schema_of(&pg));
+    raw_sql(AssertSqlSafe(lock)).execute(&mut other).await.expect(HEALTHY);
+    let elsewhere = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let elsewhere = elsewhere.expect("a thread more");
+    let (mut first, mut second) =
+        (pg.commit(samples.creation().changes()), pg.commit(samples.creation().changes()));
+    let entered = elsewhere.enter();
+    assert!(poll_once(&mut first).await.is_none(), "the table is locked");
+    drop(entered);
+    let waits = format!(
+        "select exists (select from pg_locks where not granted and relation = '{}.payments'::regclass)",
+        schema_of(&pg)
+    );
+    while !query_scalar::<_, bool>(AssertSqlSafe(waits.clone()))
+        .fetch_one(&mut other)
+        .await
+        .expect(HEALTHY)
+    {}
+    assert!(poll_once(&mut second).await.is_none(), "the only committer is at the first");
+    elsewhere.shutdown_background();
+    let (first, second) = (first.await, second.await);
+    assert!(matches!(first, Err(StorageError::Indeterminate(_))), "{first:?}");
+    assert!(matches!(second, Err(StorageError::Unavailable(_))), "{second:?}");
+    raw_sql("rollback").execute(&mut other).await.expect(HEALTHY);
+    let next = pg.commit(samples.creation().changes()).await;
+    assert!(matches!(next, Ok(Committed::Applied { .. })), "{next:?}");
+}
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
