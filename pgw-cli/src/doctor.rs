@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgw_core::env::Env;
 use pgw_core::queue::Lane;
 use pgw_storage_postgres::Migrator;
-use pgw_storage_postgres::sqlx::{self, PgConnection, Row as _};
+use pgw_storage_postgres::sqlx::{self, Connection as _, PgConnection, Row as _};
 use serde_json::json;
 
 use crate::cli::Global;
@@ -113,7 +113,7 @@ async fn look(
 ) -> Result<(), Failure> {
     let schema = database::schema(config)?;
     for check in [server, clock, durability, connections, transactions] {
-        findings.push(check(connection).await.unwrap_or_else(|error| Finding {
+        findings.push(looked(connection, check).await.unwrap_or_else(|error| Finding {
             what: "database",
             grade: Grade::Fail,
             detail: error.to_string(),
@@ -129,7 +129,11 @@ async fn look(
         }
     });
     if is_migrated {
-        findings.push(rights(connection, schema.as_str()).await.unwrap_or_else(|error| Finding {
+        let name = schema.as_str().to_owned();
+        let rights =
+            looked(connection, |inside| Box::pin(async move { rights(inside, &name).await }));
+        let rights = rights.await;
+        findings.push(rights.unwrap_or_else(|error| Finding {
             what: "rights",
             grade: Grade::Fail,
             detail: error.to_string(),
@@ -144,6 +148,19 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// A check in a transaction of its own: through a pooler the two halves of a question may go to two servers otherwise.
+async fn looked(
+    connection: &mut PgConnection,
+    check: impl for<'c> FnOnce(&'c mut PgConnection) -> Looked<'c>,
+) -> Result<Finding, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let finding = check(&mut transaction).await;
+    let ended = transaction.rollback().await;
+    let finding = finding?;
+    ended?;
+    Ok(finding)
 }
 
 type Looked<'c> = std::pin::Pin<Box<dyn Future<Output = Result<Finding, sqlx::Error>> + Send + 'c>>;

@@ -90,15 +90,23 @@ impl Migrator {
         self
     }
 
-    /// What [`run`](Self::run) would do, as `0001 init`; changes nothing.
+    /// What [`run`](Self::run) would do, as `0001 init`; changes nothing. The connection may not be in a transaction, but for one of `sqlx`.
     ///
     /// # Errors
     /// [`MigrateError`].
+    ///
+    /// # Cancel safety
+    /// It changes nothing. Drop its connection too: it may be inside a transaction.
     pub async fn pending(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Vec<String>, MigrateError> {
-        let applied = self.applied(connection).await?;
+        // In a transaction, here as below: what a pooler hands on may not go to two servers.
+        let mut transaction = connection.begin().await?;
+        let applied = self.applied(&mut transaction).await;
+        let ended = transaction.rollback().await;
+        let applied = applied?;
+        ended?;
         check(&applied)?;
         Ok(MIGRATIONS.iter().skip(applied.len()).map(label).collect())
     }
@@ -201,12 +209,19 @@ impl Migrator {
         self.filled(CITUS)
     }
 
-    /// Whether the schema is the one that this crate needs.
+    /// Whether the schema is the one that this crate needs. The connection may not be in a transaction, but for one of `sqlx`.
     ///
     /// # Errors
     /// [`MigrateError::Behind`] when migrations are missing, and the others.
+    ///
+    /// # Cancel safety
+    /// It changes nothing. Drop its connection too: it may be inside a transaction.
     pub async fn verify(&self, connection: &mut PgConnection) -> Result<(), MigrateError> {
-        let applied = self.applied(connection).await?;
+        let mut transaction = connection.begin().await?;
+        let applied = self.applied(&mut transaction).await;
+        let ended = transaction.rollback().await;
+        let applied = applied?;
+        ended?;
         check(&applied)?;
         if applied.len() < MIGRATIONS.len() {
             return Err(MigrateError::Behind { applied: applied.len(), wanted: MIGRATIONS.len() });

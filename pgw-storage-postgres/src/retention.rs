@@ -87,14 +87,18 @@ impl Retention {
              where a.merchant = $1 and a.at = i.at and a.id = i.id";
         const OLD_SEALS: &str =
             "delete from {schema}.audit_seals where merchant = $1 and number < $2";
+        let mut transaction = connection.begin().await?;
         let query = sqlx::query(IS_OLD).persistent(false).bind(Time(before));
-        if !query.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+        if !query.fetch_one(&mut *transaction).await?.try_get::<bool, _>(0)? {
+            transaction.rollback().await?;
             return Err(RetentionError::TooYoung);
         }
-        let mut transaction = connection.begin().await?;
         let query =
             sqlx::query(filled(&self.schema, MERCHANT)).persistent(false).bind(Time(before));
-        let Some(found) = query.fetch_optional(&mut *transaction).await? else { return Ok(None) };
+        let Some(found) = query.fetch_optional(&mut *transaction).await? else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
         let merchant: MerchantId = found.try_get::<&str, _>(0)?.parse()?;
         let query = sqlx::query(filled(&self.schema, SEALS)).persistent(false);
         let query = query.bind(merchant.as_str().to_owned()).bind(Time(before));
@@ -122,13 +126,13 @@ impl Retention {
     }
 
     /// Counts what is left of before these times: nothing, after both purges. Reads every seal, so it is for now and then. The
-    /// application's role may ask too.
+    /// application's role may ask too. The connection may not be in a transaction, but for one of `sqlx`.
     ///
     /// # Errors
     /// [`RetentionError::Database`].
     ///
     /// # Cancel safety
-    /// It reads only.
+    /// It reads only. Drop its connection too: it may be inside a transaction.
     pub async fn overdue(
         &self,
         connection: &mut PgConnection,
@@ -142,15 +146,18 @@ impl Retention {
              join (select f.merchant, min(f.number) as first, count(*) filter (where f.sealed_at < $1) as old \
                  from {schema}.audit_seals f group by f.merchant) o on o.merchant = s.merchant \
              where s.sealed_at < $1 and o.old >= 2 and (s.number > o.first or s.number = 1)";
+        // A pooler may send what is outside of a transaction to two servers.
+        let mut transaction = connection.begin().await?;
         let mut counts = [0; 2];
         for (count, (sql, before)) in
             counts.iter_mut().zip([(ANSWERS, answers_before), (AUDIT, audit_before)])
         {
             let query = sqlx::query(filled(&self.schema, sql)).persistent(false).bind(Time(before));
-            let found: i64 = query.fetch_one(&mut *connection).await?.try_get(0)?;
+            let found: i64 = query.fetch_one(&mut *transaction).await?.try_get(0)?;
             // A count is not below zero.
             *count = u64::try_from(found).unwrap_or_default();
         }
+        transaction.rollback().await?;
         let [answers, audit_rows] = counts;
         Ok(Overdue { answers, audit_rows })
     }

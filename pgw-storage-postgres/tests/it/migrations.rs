@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pgw_core::env::Env;
 use pgw_core::page::PageRequest;
 use pgw_core::scope::Scope;
 use pgw_core::storage::Storage as _;
@@ -10,9 +11,14 @@ use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
 use pgw_storage_postgres::sqlx::{
     self, AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, raw_sql,
 };
-use pgw_storage_postgres::{ConnectError, Lock, MigrateError, Migrator, PgStorage, Schema};
+use pgw_storage_postgres::{
+    ConnectError, Lock, MigrateError, Migrator, Overdue, PgStorage, Retention, RetentionError,
+    Schema,
+};
+use tokio::task::JoinSet;
 
 use crate::fixtures::{connection, url};
+use crate::world::HEALTHY;
 
 pub(crate) mod partitions;
 pub(crate) mod roles;
@@ -253,4 +259,27 @@ async fn two_migrators_at_once_both_succeed_and_one_does_it() {
     let mut done = [one, two, three].concat();
     done.sort();
     assert_eq!(done, planned.expect("nothing is there"));
+}
+
+/// Behind a pooler that gives every transaction any of its servers: both halves of a question must come to the same one.
+#[tokio::test]
+async fn many_ask_at_once_through_a_pooler() {
+    let (schema, now) = (crate::fixtures::schema().await, Env::system().now());
+    let mut all = JoinSet::new();
+    for _ in 0..16 {
+        let (migrator, retention) = (Migrator::new(schema.clone()), Retention::new(schema.clone()));
+        all.spawn(async move {
+            let pooled = PgConnection::connect(&url("PGW_TEST_PGBOUNCER")).await;
+            let mut pooled = pooled.expect(HEALTHY);
+            for _ in 0..25 {
+                migrator.verify(&mut pooled).await.expect(HEALTHY);
+                assert_eq!(migrator.pending(&mut pooled).await.expect(HEALTHY), [""; 0]);
+                let overdue = retention.overdue(&mut pooled, now, now).await.expect(HEALTHY);
+                assert_eq!(overdue, Overdue { answers: 0, audit_rows: 0 });
+                let purged = retention.purge_audit(&mut pooled, now).await;
+                assert!(matches!(purged, Err(RetentionError::TooYoung)), "{purged:?}");
+            }
+        });
+    }
+    all.join_all().await;
 }
