@@ -1,11 +1,11 @@
 //! Payments created a second on PostgreSQL, against what pgbench gets out of the same server by itself.
 //!
 //! `cargo run --release -p benches --bin create_payment [-- --seconds N] [--callers 1,128,256]`. Starts a private server with `fsync` and
-//! `synchronous_commit` on, and measures three times in turn, N seconds each (5; all numbers of callers take ten minutes), for each number of
-//! callers: (a) BEGIN, three INSERTs, COMMIT; (b) the three in one statement; (c) 64 payments a transaction; and pgw, whose payment is five
-//! rows. The baselines write rows as long as pgw's into tables
-//! with the same columns, checks and indexes. Writes `target/create_payment.svg`. The last line is
-//! `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
+//! `synchronous_commit` on, and measures for each number of callers, N seconds each (15; all numbers of callers take eleven minutes): (a) BEGIN,
+//! three INSERTs, COMMIT; (b) the three in one statement; (c) 64 payments a transaction; and pgw, whose payment is five rows. They take turns: of a
+//! second each where callers are few, of up to five where pgbench's many connections must prepare their statements first. Of each figure
+//! the turn in the middle counts. The baselines write rows as long as pgw's into tables with the same columns, checks and indexes. Writes `target/create_payment.svg`.
+//! The last line is `result: vs_a=… vs_b=… vs_c=… p99_vs_b=… single_vs_b=…`, at 128 callers but for the last.
 //!
 //! `-- --loaded N` measures instead how much of its pace pgw keeps over N payments of the last two months, against ten thousand: at 128 callers,
 //! `result: loaded=N of_10_thousand=…`. Ten million take some 40 GB of disk and half an hour.
@@ -48,7 +48,7 @@ struct Options {
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let mut options =
-            Self { seconds: 5, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
+            Self { seconds: 15, callers: (0..=8).map(|power| 1 << power).collect(), loaded: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
@@ -70,9 +70,6 @@ impl Options {
 /// At once, where one number of them is measured.
 const CALLERS: usize = 128;
 
-/// How many turns each takes, of the seconds that are asked for.
-const TURNS: usize = 3;
-
 /// What is measured, in the order of its turn.
 const SERIES: [&str; 4] = ["a: three inserts", "b: one statement", "c: 64 a transaction", "pgw"];
 
@@ -89,7 +86,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     for callers in &options.callers {
         // They take turns, so that all are measured on a machine that is as busy.
         let mut turns: [Vec<Load>; SERIES.len()] = Default::default();
-        for _ in 0..TURNS {
+        let seconds = u64::try_from(callers / 16)?.clamp(1, 5);
+        for _ in 0..(options.seconds / seconds).max(1) {
             for (series, script) in [
                 baseline::three_inserts(),
                 baseline::one_statement(),
@@ -99,12 +97,12 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             .enumerate()
             {
                 clear(&mut owner).await?;
-                let mut load = pgbench(&postgres, script, *callers, options.seconds)?;
+                let mut load = pgbench(&postgres, script, *callers, seconds)?;
                 load.per_s *= if series == 2 { 64.0 } else { 1.0 };
                 turns[series].push(load);
             }
             clear(&mut owner).await?;
-            let time = Duration::from_secs(options.seconds);
+            let time = Duration::from_secs(seconds);
             turns[3].push(pgw(&postgres.url(), *callers, time).await?);
         }
         print!("{callers:>7}");
@@ -216,16 +214,15 @@ begin
     end loop;
 end $$";
 
-/// What the turns of a series come to: their mean pace, and the latencies of the turn in the middle.
+/// What the turns of a series come to: of each figure the one in the middle.
 fn together(turns: &[Load]) -> Load {
     let middle = |latency: fn(&Load) -> Duration| {
         quantile(&mut turns.iter().map(latency).collect::<Vec<_>>(), 0.5)
     };
-    Load {
-        per_s: turns.iter().map(|turn| turn.per_s).sum::<f64>() / turns.len() as f64,
-        p50: middle(|turn| turn.p50),
-        p99: middle(|turn| turn.p99),
-    }
+    let mut paces: Vec<f64> = turns.iter().map(|turn| turn.per_s).collect();
+    paces.sort_by(f64::total_cmp);
+    let per_s = paces[paces.len() / 2];
+    Load { per_s, p50: middle(|turn| turn.p50), p99: middle(|turn| turn.p99) }
 }
 
 fn cell(load: &Load) -> String {
@@ -282,9 +279,19 @@ async fn pgw(url: &str, callers: usize, time: Duration) -> Result<Load, Box<dyn 
     let (stop, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let order = order()?;
     // Connections and statements are there before the clock starts, as pgbench's are.
-    for warm in 0..32 {
-        let key = IdempotencyKey::parse(&format!("warm-{callers}-{warm}"))?;
-        gateway.host().create_payment(order.clone().with_idempotency_key(key)).await?;
+    for round in 0..32 {
+        // One alone, then two at once: each of the two that commit has its own connection.
+        for width in [1, 2] {
+            let mut warm = tokio::task::JoinSet::new();
+            for n in 0..width {
+                let key = IdempotencyKey::parse(&format!("warm-{callers}-{round}-{width}-{n}"))?;
+                let (gateway, new) = (gateway.clone(), order.clone().with_idempotency_key(key));
+                warm.spawn(async move { gateway.host().create_payment(new).await });
+            }
+            while let Some(made) = warm.join_next().await {
+                made??;
+            }
+        }
     }
     let start = Moment::now();
     let mut tasks = Vec::new();
