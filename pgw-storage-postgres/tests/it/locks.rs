@@ -18,12 +18,16 @@ use crate::world::{HEALTHY, World, keyed};
 
 /// A storage that waits for locks for as long as a test may take.
 async fn patient(leg: Leg) -> PgStorage {
+    let builder = leg.builder(&schema().await).with_timeouts(patience());
+    builder.connect(&leg.url()).await.expect("the schema was just migrated")
+}
+
+fn patience() -> Timeouts {
     let mut timeouts = Timeouts::default();
     timeouts.lock = Duration::from_secs(300);
     timeouts.statement = Duration::from_secs(300);
     timeouts.idle_in_transaction = Duration::from_secs(300);
-    let builder = leg.builder(&schema().await).with_timeouts(timeouts);
-    builder.connect(&leg.url()).await.expect("the schema was just migrated")
+    timeouts
 }
 
 /// A host's transaction holds a key. A hundred callers want it, and wait; everybody else is served meanwhile, however long it takes.
@@ -151,7 +155,7 @@ async fn a_key_that_is_being_changed_keeps_no_request_waiting() {
 /// The runtime of whoever was to commit it ends. It was not sent, and nobody waits for ever.
 #[tokio::test]
 async fn a_commit_that_was_left_to_a_runtime_that_ended_is_answered() {
-    let builder = Leg::Pool.builder(&schema().await);
+    let builder = Leg::Pool.builder(&schema().await).with_timeouts(patience());
     let builder = builder.with_group(Group::On { committers: 1, commits_max: 1 });
     let pg = builder.connect(&Leg::Pool.url()).await.expect("the schema was just migrated");
     let samples = Samples::new(8);
