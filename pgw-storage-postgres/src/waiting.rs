@@ -227,15 +227,10 @@ mod tests {
 
     use super::*;
 
-    fn item() -> (Item, oneshot::Receiver<Result<Committed, StorageError>>) {
-        let scope = Scope::new(MerchantId::default(), Mode::Test);
-        let (answer, answered) = oneshot::channel();
-        (Item { changes: Changes::new(scope), held: None, answer }, answered)
-    }
-
-    /// A commit comes.
+    /// A commit comes, and nobody waits for its answer.
     fn comes(waiting: &mut Waiting, committers_max: usize) -> Call {
-        waiting.push(item().0);
+        let changes = Changes::new(Scope::new(MerchantId::default(), Mode::Test));
+        waiting.push(Item { changes, held: None, answer: oneshot::channel().0 });
         waiting.call(committers_max)
     }
 
