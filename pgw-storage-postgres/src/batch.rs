@@ -112,19 +112,23 @@ struct Gone;
 struct Committer {
     inner: Arc<Inner>,
     stage: Stage,
+    /// How many commits it took that are not done.
+    has: usize,
 }
 
 impl Committer {
     const fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, stage: Stage::Works }
+        Self { inner, stage: Stage::Works, has: 0 }
     }
 
     async fn run(mut self) {
         let mut connection = None;
         loop {
             if let Some(items) = self.inner.next_batch() {
+                self.has = items.len();
                 let done = self.inner.commit_all(items, &mut connection).await;
-                let are_many = done.len() > 1;
+                let are_many = self.has > 1;
+                self.inner.waiting().done(std::mem::take(&mut self.has));
                 for (item, verdict) in done {
                     match verdict {
                         Verdict::Done(result) => item.answer(result),
@@ -134,7 +138,7 @@ impl Committer {
                 // Those who were just answered may have their next payment ready: let them, and it goes with this batch's successor. One alone
                 // finds this committer lingering; to give way to it would wake another thread of the runtime first.
                 if are_many {
-                    tokio::task::yield_now().await;
+                    self.gather().await;
                 }
                 continue;
             }
@@ -143,10 +147,10 @@ impl Committer {
                 connection = None;
             }
             let is_over = tokio::time::timeout(LINGER, self.inner.bell.notified()).await.is_err();
-            let others_are_called = {
+            let (others_are_called, others_work) = {
                 let mut waiting = self.inner.waiting();
                 self.stage = waiting.wakes(is_over);
-                waiting.called > 0
+                (waiting.called > 0, waiting.at_work() > 1)
             };
             if others_are_called {
                 // The bell holds one ring only, which this one may have heard for another.
@@ -155,6 +159,23 @@ impl Committer {
             if self.stage == Stage::Left {
                 return;
             }
+            // Who called it is the first of those that the others answered, and more are on their way.
+            if others_work {
+                self.gather().await;
+            }
+        }
+    }
+
+    /// Gives way as long as commits come in: not a delay, but the tasks that are ready anyway, which would otherwise be a transaction of their own.
+    async fn gather(&self) {
+        let mut came = 0;
+        for _ in 0..GATHERS_MAX {
+            tokio::task::yield_now().await;
+            let count = self.inner.waiting().count;
+            if count <= came {
+                break;
+            }
+            came = count;
         }
     }
 }
@@ -162,7 +183,11 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         // When it did not leave, it panicked or its runtime ended: the next commit starts another, and those that were left to it are not forgotten.
-        let (call, orphans) = self.inner.waiting().ended(self.stage);
+        let (call, orphans) = {
+            let mut waiting = self.inner.waiting();
+            waiting.done(self.has);
+            waiting.ended(self.stage)
+        };
         if call == Call::Wake {
             self.inner.bell.notify_last();
         }
@@ -540,5 +565,7 @@ impl fmt::Debug for Batcher {
 pub const COMMIT_BATCH_SIZE: &str = "pgw_commit_batch_size";
 /// How long a committer stays without work: long enough for a caller's next payment, too short for anybody to miss the connection.
 const LINGER: Duration = Duration::from_millis(50);
+/// How often a committer gives way before it looks what came.
+const GATHERS_MAX: usize = 8;
 /// Most commits that wait; far more than callers a process should have at once.
 const WAITING_MAX: usize = 16_384;

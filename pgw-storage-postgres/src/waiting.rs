@@ -46,6 +46,8 @@ pub(crate) struct Waiting {
     /// Merchants with a line, in the order of their turns.
     turns: VecDeque<MerchantId>,
     pub(crate) count: usize,
+    /// Commits that were taken and are not done.
+    in_flight: usize,
     committers: usize,
     /// Committers that wait for the bell and were not called yet.
     pub(crate) lingering: usize,
@@ -116,6 +118,22 @@ impl Waiting {
         Stage::Left
     }
 
+    /// Committers that work, or were called to.
+    pub(crate) const fn at_work(&self) -> usize {
+        self.committers - self.lingering
+    }
+
+    /// So many commits that were taken are done.
+    pub(crate) const fn done(&mut self, commits: usize) {
+        self.in_flight -= commits;
+    }
+
+    /// How many commits one takes: its share of those that wait and those that the others have, so that all have equally many. Whoever took all that
+    /// waits would leave the others a few at a time, and a transaction costs much the same for a few.
+    fn share(&self, max: usize) -> usize {
+        (self.count + self.in_flight).div_ceil(self.at_work().max(1)).min(max)
+    }
+
     /// A committer is gone, which was at this. Says who is to take what was left to it: another that lingers, or, when there is none at all, nobody:
     /// those are given back.
     pub(crate) fn ended(&mut self, stage: Stage) -> (Call, Vec<Item>) {
@@ -143,8 +161,9 @@ impl Waiting {
         (if self.called > 0 { Call::Wake } else { Call::Nobody }, orphans)
     }
 
-    /// Up to `max` commits, one of each merchant in turn, no two of them about one payment, delivery or key.
+    /// The calling committer's share, up to `max` commits, one of each merchant in turn, no two of them about one payment, delivery or key.
     pub(crate) fn take(&mut self, max: usize, hasher: &RandomState) -> Vec<Item> {
+        let max = self.share(max);
         let mut batch = Vec::with_capacity(max.min(self.count));
         let mut bytes = 0;
         let mut subjects = HashSet::new();
@@ -179,6 +198,7 @@ impl Waiting {
             line.push_front(item);
             self.count += 1;
         }
+        self.in_flight += batch.len();
         batch
     }
 }
@@ -229,14 +249,21 @@ mod tests {
 
     /// A commit comes, and nobody waits for its answer.
     fn comes(waiting: &mut Waiting, committers_max: usize) -> Call {
+        push(waiting);
+        waiting.call(committers_max)
+    }
+
+    fn push(waiting: &mut Waiting) {
         let changes = Changes::new(Scope::new(MerchantId::default(), Mode::Test));
         waiting.push(Item { changes, held: None, answer: oneshot::channel().0 });
-        waiting.call(committers_max)
     }
 
     /// The commits that came are taken; whoever took them finds no more, and lingers.
     fn lingers(waiting: &mut Waiting) {
-        while !waiting.take(100, &RandomState::new()).is_empty() {}
+        while waiting.count > 0 {
+            let taken = waiting.take(100, &RandomState::new()).len();
+            waiting.done(taken);
+        }
         waiting.lingering += 1;
     }
 
@@ -286,6 +313,33 @@ mod tests {
         lingers(&mut waiting);
         assert_eq!(waiting.wakes(true), Stage::Left);
         assert_eq!(comes(&mut waiting, 2), Call::Start);
+    }
+
+    #[test]
+    fn each_committer_has_as_many_commits_as_the_other() {
+        let mut waiting = Waiting { committers: 2, ..Waiting::default() };
+        let hasher = RandomState::new();
+        let takes = |waiting: &mut Waiting, come: usize| {
+            for _ in 0..come {
+                comes(waiting, 2);
+            }
+            waiting.take(100, &hasher).len()
+        };
+        // A rush: the first leaves half of it to the other.
+        assert_eq!((takes(&mut waiting, 128), takes(&mut waiting, 0)), (64, 64));
+        // Of those of one batch, some are back when it looks, and the rest when the other does: none takes them all.
+        waiting.done(64);
+        assert_eq!(takes(&mut waiting, 40), 40);
+        waiting.done(64);
+        assert_eq!(takes(&mut waiting, 24 + 64), 64);
+        waiting.done(40);
+        assert_eq!(takes(&mut waiting, 40), 64);
+        waiting.done(128);
+        // The other has nothing to do and was not called: one has all.
+        waiting.lingering = 1;
+        push(&mut waiting);
+        push(&mut waiting);
+        assert_eq!(waiting.take(100, &hasher).len(), 2);
     }
 
     #[test]
