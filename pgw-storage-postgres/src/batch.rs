@@ -411,9 +411,8 @@ impl Database {
         let mut made: Vec<Made> = if group.is_empty() {
             all.iter().map(|_| Ok(Outcome::Lost)).collect()
         } else {
-            let shape = group.shape(wait);
-            let statement = self.sql.shape(shape, || compose(shape));
-            let query = statement.with(group.bind(shape, self.clock.offset()));
+            let (shape, bound) = group.bind(wait, self.clock.offset());
+            let query = self.sql.shape(shape, || compose(shape)).with(bound);
             let rows = query.persistent(self.is_persistent()).fetch_all(connection).await?;
             let outcomes = outcomes(&rows, all.len()).map_err(sqlx::Error::Decode)?;
             outcomes.into_iter().map(Ok).collect()

@@ -12,6 +12,7 @@ use pgw_core::queue::Job;
 use pgw_core::storage::StorageError;
 use uuid::Uuid;
 
+use crate::creation::{self, Created, CreationRow};
 use crate::handoff::Reserved;
 use crate::outcome::{CREATION, NO_SUCH_KEY};
 use crate::rows::{
@@ -306,7 +307,7 @@ impl<'a> Group<'a> {
     }
 
     /// Which parts the statement has, and whether it waits: what names its text.
-    pub(crate) fn shape(&self, wait: Wait) -> u32 {
+    fn shape(&self, wait: Wait) -> u32 {
         let waits = if wait == Wait::ForLocks { WAITS } else { 0 };
         let one = if self.is_one() { ONE } else { 0 };
         SHAPES
@@ -355,8 +356,48 @@ impl<'a> Group<'a> {
         counts.into_iter().all(|count| count <= 1)
     }
 
+    /// The shape of its statement, and its arguments.
+    pub(crate) fn bind(self, wait: Wait, offset: i64) -> (u32, Bound) {
+        if wait == Wait::Never
+            && let Some(rows) = self.creations()
+        {
+            let one = if rows.len() == 1 { ONE } else { 0 };
+            return (SHAPES | CREATIONS | one, creation::bind(self.items, rows, offset));
+        }
+        let shape = self.shape(wait);
+        (shape, self.bind_parts(shape, offset))
+    }
+
+    /// Its rows, if each commit creates a payment and does nothing else.
+    fn creations(&self) -> Option<Vec<CreationRow<'a>>> {
+        let items = &self.items;
+        let others = [
+            self.payment_guards.items.len(),
+            self.delivery_guards.items.len(),
+            self.replaced.items.len(),
+            self.operations.items.len(),
+            self.answers.items.len(),
+            self.deliveries.items.len(),
+            self.attempts.items.len(),
+        ];
+        // One row a table of each commit.
+        let are_creations = others.iter().all(|rows| *rows == 0)
+            && self.created.items == *items
+            && self.begun.items == *items
+            && self.events.items == *items
+            && self.claims.items == *items
+            && self.audit.items == *items;
+        let row = |n: usize| {
+            let (payment, operation) = (self.created.rows.get(n)?, self.begun.rows.get(n)?);
+            let (event, claim) = (self.events.rows.get(n)?, self.claims.rows.get(n)?);
+            let audit = self.audit.rows.get(n)?;
+            Created { payment, operation, event, claim, audit }.row()
+        };
+        if are_creations { (0..items.len()).map(row).collect() } else { None }
+    }
+
     /// The arguments of the statement of its shape, in the order the parts are listed.
-    pub(crate) fn bind(self, shape: u32, offset: i64) -> Bound {
+    fn bind_parts(self, shape: u32, offset: i64) -> Bound {
         let mut bound = Bound::new().and(offset);
         let is_one = shape & ONE != 0;
         match (self.items.first(), self.claims_one.first(), self.creates_one.first()) {
@@ -388,11 +429,14 @@ impl<'a> Group<'a> {
 
 /// The statement of a shape.
 pub(crate) fn compose(shape: u32) -> Template {
+    if shape & CREATIONS != 0 {
+        return creation::compose(shape & ONE != 0);
+    }
     let mut text = Text { sql: Template::default(), shape, next: 5 };
     let items = if text.is_one() {
         "(values ($2::int, $3::boolean, $4::boolean))"
     } else {
-        "unnest($2::int[], $3::boolean[], $4::boolean[])"
+        "(select unnest($2::int[]), unnest($3::boolean[]), unnest($4::boolean[]))"
     };
     text.sql.push("with items as (select * from ").push(items);
     text.sql.push(" as t(item, claims, creates))");
@@ -564,12 +608,11 @@ impl Text {
             }
             // Whoever claims a key holds this lock until the end of its transaction, so a key that is being claimed is known
             // without waiting for it.
-            let key =
-                "hashtextextended(i.key || ' ' || i.live::text || ' ' || i.merchant, 20261101))";
             if self.waits() {
-                self.sql.push(" where pg_advisory_xact_lock(").push(key).push("::text is not null");
+                self.sql.push(" where pg_advisory_xact_lock(").push(KEY_NUMBER);
+                self.sql.push(")::text is not null");
             } else {
-                self.sql.push(" where pg_try_advisory_xact_lock(").push(key);
+                self.sql.push(" where pg_try_advisory_xact_lock(").push(KEY_NUMBER).push(")");
             }
             if self.has_failures() {
                 self.sql.push(" and f.item is null");
@@ -660,17 +703,9 @@ impl Text {
             self.sql.push(" from events i");
             self.only("won");
             self.sql.push(")");
-            self.sql.push(
-                ", made as (insert into {schema}.deliveries (merchant, live, event, endpoint, event_type, payment, state, attempts, \
-                 attempts_total, version, created_at, updated_at, due_at) \
-                 select i.merchant, i.live, i.id, w.id, i.event_type, i.payment, 'pending', 0, 0, 1, i.created_at, i.created_at, ",
-            );
-            self.sql.push(NOW).push(" from events i");
+            self.sql.push(", made as (").push(MADE_INTO).push(NOW).push(" from events i");
             self.only("won");
-            self.sql.push(
-                " join {schema}.endpoints w on w.merchant = i.merchant and w.live = i.live and w.status = 'enabled' and (cardinality(w.filters) = 0 \
-                 or w.filters && array['*', i.event_type, split_part(i.event_type, '.', 1) || '.*']) returning event, endpoint)",
-            );
+            self.sql.push(MADE_FROM).push(")");
         }
         if self.has(Part::Answers) {
             // Bound where they stand in the order of the parts.
@@ -755,9 +790,19 @@ pub(crate) fn due(changes: &Changes, made: Vec<DeliveryId>) -> Vec<(Job, Duratio
     due
 }
 
+/// The number of the advisory lock of a key.
+pub(crate) const KEY_NUMBER: &str =
+    "hashtextextended(i.key || ' ' || i.live::text || ' ' || i.merchant, 20261101)";
+/// The deliveries of new events, `i`: between the two stands when they are due, and where events are from.
+pub(crate) const MADE_INTO: &str = "insert into {schema}.deliveries (merchant, live, event, endpoint, event_type, payment, state, attempts, \
+     attempts_total, version, created_at, updated_at, due_at) \
+     select i.merchant, i.live, i.id, w.id, i.event_type, i.payment, 'pending', 0, 0, 1, i.created_at, i.created_at, ";
+pub(crate) const MADE_FROM: &str = " join {schema}.endpoints w on w.merchant = i.merchant and w.live = i.live and w.status = 'enabled' and (cardinality(w.filters) = 0 \
+     or w.filters && array['*', i.event_type, split_part(i.event_type, '.', 1) || '.*']) returning event, endpoint";
 /// Statements of this file have this bit; see `Sql::shape`.
 const SHAPES: u32 = 0x1000_0000;
 const WAITS: u32 = 0x0800_0000;
 const ONE: u32 = 0x0010_0000;
 const ARE_NEW: u32 = 0x0020_0000;
 const ARE_USUAL: u32 = 0x0040_0000;
+const CREATIONS: u32 = 0x0080_0000;

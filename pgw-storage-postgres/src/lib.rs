@@ -119,6 +119,7 @@ mod batch;
 mod builder;
 mod clock;
 mod columns;
+mod creation;
 mod database;
 mod due;
 mod enlist;

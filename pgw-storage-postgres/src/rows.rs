@@ -109,7 +109,9 @@ macro_rules! row {
     };
 }
 
-fn is<T: PartialEq>(found: &T, same: &T) -> bool {
+pub(crate) use row;
+
+pub(crate) fn is<T: PartialEq>(found: &T, same: &T) -> bool {
     found == same
 }
 
