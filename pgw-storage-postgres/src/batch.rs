@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pgw_core::changes::{Changes, Committed, Guard};
+use pgw_core::changes::{Changes, Committed, Guard, Write};
+use pgw_core::id::DeliveryId;
 use pgw_core::idempotency::KeyRecord;
 use pgw_core::processor::Source;
+use pgw_core::queue::Job;
 use pgw_core::storage::StorageError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
@@ -21,7 +22,7 @@ use crate::builder::{Engine, Group as Grouping};
 use crate::columns::{Columns, key_columns, key_record};
 use crate::database::{Database, TRIES, joined};
 use crate::error::{Doubt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error};
-use crate::group::{Group, One, Wait, compose, due, fits};
+use crate::group::{Group, One, Wait, compose, fits};
 use crate::outcome::{Outcome, outcomes};
 use crate::rows::is_live;
 use crate::sql::Bound;
@@ -50,7 +51,8 @@ struct Inner {
     bell: Notify,
     /// Places for commits that wait for locks: never all connections.
     alone: Semaphore,
-    alone_waiting: AtomicUsize,
+    /// Room for those that wait for such a place.
+    alone_room: Arc<Semaphore>,
     hasher: RandomState,
 }
 
@@ -62,7 +64,7 @@ impl Batcher {
             waiting: Mutex::default(),
             bell: Notify::new(),
             alone: Semaphore::new(settings.alone_max),
-            alone_waiting: AtomicUsize::new(0),
+            alone_room: Arc::new(Semaphore::new(WAITING_MAX)),
             hasher: RandomState::new(),
         }))
     }
@@ -243,18 +245,17 @@ impl Inner {
 
     /// Does a commit on a task of its own, where it may wait for a lock without anybody else waiting.
     fn leave_alone(self: &Arc<Self>, item: Item) {
-        if self.alone_waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            self.alone_waiting.fetch_sub(1, Ordering::Relaxed);
+        let Ok(room) = Arc::clone(&self.alone_room).try_acquire_owned() else {
             let _ = item.answer.send(Err(StorageError::Unavailable(Arc::new(Overload))));
             return;
-        }
+        };
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             let place = inner.alone.acquire().await;
             // Never closed; were it, the commit would be done without a place.
             let result = inner.single(&item.changes).await;
-            drop(place);
-            inner.alone_waiting.fetch_sub(1, Ordering::Relaxed);
+            // Before the answer, and also when the task is dropped or panics.
+            drop((place, room));
             let _ = item.answer.send(result);
         });
     }
@@ -541,6 +542,28 @@ fn conflict(guard: Option<&Guard>) -> Verdict {
         Some(guard) => Verdict::Done(Err(StorageError::Conflict(guard.clone()))),
         None => Verdict::Held,
     }
+}
+
+/// The jobs that an applied commit made due: what its writes say, and the deliveries that were made.
+fn due(changes: &Changes, made: Vec<DeliveryId>) -> Vec<(Job, Duration)> {
+    let scope = &changes.scope;
+    let mut due: Vec<(Job, Duration)> = Vec::with_capacity(made.len() + 1);
+    for write in &changes.writes {
+        let (job, due_in) = match write {
+            Write::Operation { operation, due_in: Some(due_in) } => {
+                let (payment, operation) = (operation.payment, operation.id);
+                (Job::Operation { scope: scope.clone(), payment, operation }, *due_in)
+            }
+            Write::Delivery { delivery, due_in: Some(due_in) } => {
+                (Job::Delivery { scope: scope.clone(), delivery: delivery.id }, *due_in)
+            }
+            _ => continue,
+        };
+        due.push((job, due_in));
+    }
+    let job = |delivery| (Job::Delivery { scope: scope.clone(), delivery }, Duration::ZERO);
+    due.extend(made.into_iter().map(job));
+    due
 }
 
 fn shared_error(error: &Arc<sqlx::Error>, doubt: Doubt) -> StorageError {

@@ -227,3 +227,120 @@ fn rows<R: Row>(to: &mut Template, columns: Columns, form: Form, from: &'static 
     }
     to.push(" from ").push(from).push(" u) as i");
 }
+
+#[cfg(test)]
+mod tests {
+    use pgw_core::access::Caller;
+    use pgw_core::changes::{Changes, Write};
+    use pgw_core::currency::Currency;
+    use pgw_core::email::Email;
+    use pgw_core::idempotency::IdempotencyKey;
+    use pgw_core::money::Money;
+    use pgw_core::payment::plan::{NewPayment, Stamp, create};
+    use pgw_core::payment::{CaptureMethod, Customer, ProcessorName};
+    use pgw_core::scope::{MerchantId, Mode, Scope};
+    use pgw_core::text::{CustomerName, PaymentMethod};
+    use pgw_core::timestamp::Timestamp;
+
+    use super::*;
+    use crate::group::{Group, One, Wait};
+
+    fn creation(number: u128, capture: CaptureMethod) -> Changes {
+        let customer = Customer {
+            email: Email::parse("ada@example.com").expect("an address"),
+            name: CustomerName::parse("Ada Lovelace").expect("a name"),
+            id: None,
+        };
+        let amount = Money::parse_major("49.99", Currency::USD).expect("an amount");
+        let method = PaymentMethod::parse("tok_visa").expect("a method");
+        let key = IdempotencyKey::parse(&format!("order-{number}")).expect("a key");
+        let mut new = NewPayment::new(amount, customer, method).with_idempotency_key(key);
+        new.capture = capture;
+        let mut last = number << 64;
+        let mut ids = || {
+            last += 1;
+            Uuid::from_u128(last)
+        };
+        let caller = Caller::host(Scope::new(MerchantId::default(), Mode::Test));
+        let mut stamp = Stamp { now: Timestamp::EPOCH, caller: &caller, ids: &mut ids };
+        let processor = ProcessorName::parse("sandbox").expect("a name");
+        create(new, &processor, &mut stamp).expect("a plan").changes
+    }
+
+    fn is_one_relation(all: &[Changes], wait: Wait) -> bool {
+        let mut group = Group::default();
+        for (item, changes) in (0..).zip(all) {
+            group.add(item, One { changes, held: None }).expect("it can be stored");
+        }
+        let text = format!("{:?}", crate::group::compose(group.bind(wait, 0).0));
+        text.contains("with creations")
+    }
+
+    #[test]
+    fn what_a_gateway_plans_is_told_once() {
+        let all = [
+            creation(1, CaptureMethod::Automatic),
+            creation(2, CaptureMethod::Manual),
+            creation(3, CaptureMethod::Automatic),
+        ];
+        assert!(is_one_relation(&all, Wait::Never));
+        assert!(is_one_relation(&all[..1], Wait::Never));
+        assert!(!is_one_relation(&all, Wait::ForLocks), "it looks for creations first");
+    }
+
+    #[test]
+    fn what_differs_in_anything_is_told_in_full() {
+        let differ: [fn(&mut Write); 4] = [
+            |write| {
+                if let Write::Payment(payment) = write {
+                    payment.version += 1;
+                }
+            },
+            |write| {
+                if let Write::Operation { operation, .. } = write {
+                    operation.attempts += 1;
+                }
+            },
+            |write| {
+                if let Write::Event(event) = write {
+                    event.body = b"{}".as_slice().into();
+                    event.sequence = None;
+                }
+            },
+            |write| {
+                if let Write::Audit(row) = write {
+                    row.at = Timestamp::MAX;
+                }
+            },
+        ];
+        for differs in differ {
+            let mut all =
+                [creation(1, CaptureMethod::Automatic), creation(2, CaptureMethod::Automatic)];
+            all[1].writes.iter_mut().for_each(differs);
+            assert!(!is_one_relation(&all, Wait::Never));
+        }
+        let mut keyless = creation(1, CaptureMethod::Automatic);
+        keyless.claim = None;
+        assert!(!is_one_relation(&[creation(2, CaptureMethod::Automatic), keyless], Wait::Never));
+    }
+
+    /// A column is either named for its table, or the same in all rows of its form, or one of the relation's.
+    #[test]
+    fn every_column_is_known() {
+        fn check<R: Row>(columns: Columns, form: Form) {
+            for (named, _) in columns {
+                assert!(R::COLUMNS.iter().any(|(column, _)| column == named), "{named}");
+            }
+            for (column, _) in R::told(form) {
+                let is_named = columns.iter().any(|(named, _)| named == column);
+                let is_own = CreationRow::COLUMNS.iter().any(|(own, _)| own == column);
+                assert!(is_named || is_own, "{column}");
+            }
+        }
+        check::<PaymentRow<'_>>(PAYMENT, Form::New);
+        check::<OperationRow<'_>>(OPERATION, Form::New);
+        check::<EventRow<'_>>(EVENT, Form::Any);
+        check::<ClaimRow<'_>>(CLAIM, Form::Any);
+        check::<AuditLine<'_>>(AUDIT, Form::Usual);
+    }
+}

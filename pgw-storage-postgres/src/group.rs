@@ -4,11 +4,8 @@
 //! passed; insert the payments that are new; write everything else of the commits that got this far. Everything is one statement with
 //! an array for each column that is not the same in all rows, so a hundred payments are planned, parsed and sent as one.
 
-use std::time::Duration;
-
 use pgw_core::changes::{Changes, Guard, Write};
 use pgw_core::id::{DeliveryId, PaymentId};
-use pgw_core::queue::Job;
 use pgw_core::storage::StorageError;
 use uuid::Uuid;
 
@@ -371,17 +368,14 @@ impl<'a> Group<'a> {
     /// Its rows, if each commit creates a payment and does nothing else.
     fn creations(&self) -> Option<Vec<CreationRow<'a>>> {
         let items = &self.items;
-        let others = [
-            self.payment_guards.items.len(),
-            self.delivery_guards.items.len(),
-            self.replaced.items.len(),
-            self.operations.items.len(),
-            self.answers.items.len(),
-            self.deliveries.items.len(),
-            self.attempts.items.len(),
-        ];
-        // One row a table of each commit.
-        let are_creations = others.iter().all(|rows| *rows == 0)
+        // One row a table of each commit, and none of another.
+        let are_creations = self.payment_guards.items.is_empty()
+            && self.delivery_guards.items.is_empty()
+            && self.replaced.items.is_empty()
+            && self.operations.items.is_empty()
+            && self.answers.items.is_empty()
+            && self.deliveries.items.is_empty()
+            && self.attempts.items.is_empty()
             && self.created.items == *items
             && self.begun.items == *items
             && self.events.items == *items
@@ -766,28 +760,6 @@ impl Text {
             );
         }
     }
-}
-
-/// The jobs that an applied commit made due: what its writes say, and the deliveries that were made.
-pub(crate) fn due(changes: &Changes, made: Vec<DeliveryId>) -> Vec<(Job, Duration)> {
-    let scope = &changes.scope;
-    let mut due: Vec<(Job, Duration)> = Vec::with_capacity(made.len() + 1);
-    for write in &changes.writes {
-        let (job, due_in) = match write {
-            Write::Operation { operation, due_in: Some(due_in) } => {
-                let (payment, operation) = (operation.payment, operation.id);
-                (Job::Operation { scope: scope.clone(), payment, operation }, *due_in)
-            }
-            Write::Delivery { delivery, due_in: Some(due_in) } => {
-                (Job::Delivery { scope: scope.clone(), delivery: delivery.id }, *due_in)
-            }
-            _ => continue,
-        };
-        due.push((job, due_in));
-    }
-    let job = |delivery| (Job::Delivery { scope: scope.clone(), delivery }, Duration::ZERO);
-    due.extend(made.into_iter().map(job));
-    due
 }
 
 /// The number of the advisory lock of a key.
