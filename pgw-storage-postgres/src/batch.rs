@@ -168,16 +168,18 @@ impl Committer {
         }
     }
 
-    /// Gives way as long as commits come in: not a delay, but the tasks that are ready anyway, which would otherwise be a transaction of their own.
+    /// Gives way as long as commits come in and there is room for them: not a delay, but the tasks that are ready anyway, which would otherwise be a
+    /// transaction of their own.
     async fn gather(&self) {
+        let Grouping::On { commits_max, .. } = self.inner.settings.group else { return };
         let mut came = 0;
         for _ in 0..GATHERS_MAX {
             tokio::task::yield_now().await;
-            let count = self.inner.waiting().count;
-            if count <= came {
+            let waiting = self.inner.waiting();
+            if waiting.count <= came || waiting.share(commits_max) == commits_max {
                 break;
             }
-            came = count;
+            came = waiting.count;
         }
     }
 }

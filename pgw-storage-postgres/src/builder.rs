@@ -52,9 +52,9 @@ pub enum Engine {
 pub enum Group {
     /// They are not: each is a transaction of its own.
     Off,
-    /// What waits is put together. Nothing waits for company.
+    /// What waits is put together. Nothing waits for company: a commit goes once the tasks that are ready have run.
     On {
-        /// How many transactions at once: as many as the server has cores to spare.
+        /// How many transactions at once, which share what waits: as many as the server has cores to spare.
         committers: usize,
         /// Most commits in one.
         commits_max: usize,

@@ -2,7 +2,8 @@
 //!
 //! In this order, each step feeding the next: lock what the guards are about and compare versions; claim the keys of the commits that
 //! passed; insert the payments that are new; write everything else of the commits that got this far. Everything is one statement with
-//! an array for each column that is not the same in all rows, so a hundred payments are planned, parsed and sent as one.
+//! an array for each column that is not the same in all rows, so a hundred payments are planned, parsed and sent as one. Where each commit creates
+//! a payment and nothing else, the statement is [`crate::creation`]'s.
 
 use pgw_core::changes::{Changes, Guard, Write};
 use pgw_core::id::{DeliveryId, PaymentId};
@@ -359,14 +360,14 @@ impl<'a> Group<'a> {
             && let Some(rows) = self.creations()
         {
             let one = if rows.len() == 1 { ONE } else { 0 };
-            return (SHAPES | CREATIONS | one, creation::bind(self.items, rows, offset));
+            return (SHAPES | CREATIONS | one, creation::bind(&self.items, &rows, offset));
         }
         let shape = self.shape(wait);
         (shape, self.bind_parts(shape, offset))
     }
 
     /// Its rows, if each commit creates a payment and does nothing else.
-    fn creations(&self) -> Option<Vec<CreationRow<'a>>> {
+    fn creations(&self) -> Option<Vec<CreationRow<'_>>> {
         let items = &self.items;
         // One row a table of each commit, and none of another.
         let are_creations = self.payment_guards.items.is_empty()

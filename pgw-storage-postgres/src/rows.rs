@@ -111,7 +111,7 @@ macro_rules! row {
 
 pub(crate) use row;
 
-pub(crate) fn is<T: PartialEq>(found: &T, same: &T) -> bool {
+fn is<T: PartialEq>(found: &T, same: &T) -> bool {
     found == same
 }
 

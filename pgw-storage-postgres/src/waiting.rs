@@ -130,7 +130,7 @@ impl Waiting {
 
     /// How many commits one takes: its share of those that wait and those that the others have, so that all have equally many. Whoever took all that
     /// waits would leave the others a few at a time, and a transaction costs much the same for a few.
-    fn share(&self, max: usize) -> usize {
+    pub(crate) fn share(&self, max: usize) -> usize {
         (self.count + self.in_flight).div_ceil(self.at_work().max(1)).min(max)
     }
 
