@@ -9,8 +9,7 @@ use uuid::Uuid;
 use crate::group::{KEY_NUMBER, MADE_FROM, MADE_INTO};
 use crate::rows::{AuditLine, ClaimRow, EventRow, Form, OperationRow, PaymentRow, Row, row};
 use crate::sql::{Bound, Template};
-use crate::table::{Inputs, insert_into};
-use crate::table::{NOW, Target, single, unnest, values};
+use crate::table::{Inputs, NOW, Target, insert_into, single, unnest, values};
 use crate::value::Time;
 
 row!(
