@@ -65,7 +65,7 @@ pub trait Subscription: fmt::Debug + Send {
 pub enum Hint {
     /// There may be work in this lane.
     Work(Lane),
-    /// This payment changed.
+    /// This payment changed. That it was created is no change: [`Events`](Self::Events) tells of that.
     Payment {
         /// Merchant and mode.
         scope: Scope,
@@ -92,7 +92,8 @@ impl Hint {
             .writes
             .iter()
             .filter_map(|write| match write {
-                Write::Payment(payment) => {
+                // Nobody waits for a change of a payment that was not there.
+                Write::Payment(payment) if payment.version > 1 => {
                     Some(Self::Payment { scope: payment.scope.clone(), id: payment.id })
                 }
                 Write::ApiKey(key) if key.revoked_at.is_some() => {
