@@ -33,8 +33,8 @@ fn filled(script: &str, id: &str) -> String {
          0, 0, false, false, 'automatic', 'ada@example.com', 'Ada Lovelace', 'cus_42', '{}', 'tok_visa', 'sandbox', \
          now() + interval '7 days', now(), now()";
     const KEY: &str = "insert into baseline.idempotency_keys (merchant, live, key, fingerprint, payment, operation, answer_status, \
-         answer_body, created_at) select 'default', false, 'order-' || {id}, decode(repeat('ab', 32), 'hex'), {id}, {id}, 201, \
-         convert_to(repeat('x', 700), 'UTF8'), now()";
+         answer_event, answer_length, created_at) select 'default', false, 'order-' || {id}, decode(repeat('ab', 32), 'hex'), {id}, {id}, 201, \
+         {id}, 700, now()";
     const EVENT: &str = "insert into baseline.events (merchant, live, id, event_type, payment, sequence, created_at, body) \
          select 'default', false, {id}, 'payment.created', {id}, 1, now(), convert_to(repeat('x', 860), 'UTF8')";
     let script = script.replace("{payment}", PAYMENT).replace("{key}", KEY);

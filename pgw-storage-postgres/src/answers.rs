@@ -1,8 +1,57 @@
-//! What a claim comes to when its key was claimed before.
+//! Answers under idempotency keys: where they are kept, and what a claim comes to when its key was claimed before.
 
-use pgw_core::changes::Committed;
-use pgw_core::idempotency::{KeyClaim, KeyRecord};
+use pgw_core::changes::{Changes, Committed, Write};
+use pgw_core::event::Event;
+use pgw_core::idempotency::{KeyClaim, KeyRecord, KeyTarget, StoredAnswer};
 use pgw_core::storage::StorageError;
+
+/// The bytes of a key's answer, of a table with this name; null: it has none. They are the key's own, or the object of an event.
+macro_rules! body {
+    ($key:literal) => {
+        concat!(
+            "coalesce(",
+            $key,
+            ".answer_body, (select substr(o.body, length(o.body) - 1 - ",
+            $key,
+            ".answer_length, ",
+            $key,
+            ".answer_length) from {schema}.events o where o.merchant = ",
+            $key,
+            ".merchant and o.live = ",
+            $key,
+            ".live and o.id = ",
+            $key,
+            ".answer_event))"
+        )
+    };
+}
+pub(crate) use body;
+
+/// The event of a commit whose object is the answer to what claimed a key. It holds the same bytes, so the key need not.
+///
+/// Only where erasure finds the key by what the commit begins: an event's body changes then, and the answer becomes the key's own.
+pub(crate) fn teller<'a>(
+    changes: &'a Changes,
+    claim: &KeyClaim,
+    answer: &StoredAnswer,
+) -> Option<&'a Event> {
+    let KeyTarget::Operation { payment, operation } = claim.target else { return None };
+    let is_found = changes.writes.iter().any(|write| {
+        matches!(write, Write::Operation { operation: begun, .. } if begun.id == operation
+            && begun.payment == payment
+            && begun.idempotency_key.as_ref() == Some(&claim.key))
+    });
+    let mut events = changes.writes.iter().filter_map(|write| match write {
+        Write::Event(event) if is_found && event.payment == Some(payment) => Some(&**event),
+        _ => None,
+    });
+    events.find(|event| tells(&event.body, &answer.body))
+}
+
+/// Whether the last member of an event, its object, is these bytes.
+fn tells(event: &[u8], object: &[u8]) -> bool {
+    event.strip_suffix(b"}}").is_some_and(|event| event.ends_with(object))
+}
 
 /// The answer of the earlier claim.
 ///

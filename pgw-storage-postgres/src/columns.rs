@@ -296,7 +296,9 @@ pub(crate) fn event(from: &mut Columns<'_>, scope: &Scope) -> Read<Event> {
 macro_rules! key_columns {
     () => {
         concat!(
-            "k.key, k.fingerprint, k.payment, k.operation, k.object, k.answer_status, k.answer_body, k.created_at, ",
+            "k.key, k.fingerprint, k.payment, k.operation, k.object, k.answer_status, ",
+            $crate::answers::body!("k"),
+            ", k.created_at, ",
             $crate::redact::mark!("k", "k.payment")
         )
     };
@@ -319,7 +321,8 @@ pub(crate) fn key_record(from: &mut Columns<'_>) -> Read<KeyRecord> {
             status: u16::try_from(status)?,
             body: Bytes::copy_from_slice(body),
         }),
-        _ => None,
+        (None, None) => None,
+        _ => return Err("an answer whose event is gone".into()),
     };
     let created_at = from.time()?;
     if let Some(redaction) = from.redaction()? {

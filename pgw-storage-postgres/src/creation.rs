@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::group::{KEY_NUMBER, MADE_FROM, MADE_INTO};
 use crate::rows::{AuditLine, ClaimRow, EventRow, Form, OperationRow, PaymentRow, Row, row};
 use crate::sql::{Bound, Template};
-use crate::table::{Inputs, NOW, Target, insert_into, single, unnest, values};
+use crate::table::{Inputs, NOW, Target, insert_into, single, unnest_some, values};
 use crate::value::Time;
 
 row!(
@@ -31,7 +31,7 @@ row!(
         key: &'a str = "text",
         fingerprint: &'a [u8] = "bytea",
         answer_status: Option<i16> = "smallint",
-        answer_body: Option<&'a [u8]> = "bytea",
+        answer_length: Option<i32> = "integer",
         operation: Uuid = "uuid",
         place: Option<i64> = "bigint",
         kind: &'a str = "text",
@@ -79,6 +79,8 @@ impl<'a> Created<'a> {
             && claim.payment == Some(payment.id)
             && claim.operation == Some(operation.id)
             && claim.object.is_none()
+            && claim.answer_body.is_none()
+            && claim.answer_event == Some(event.id)
             && audit.has(Form::Usual)
             && audit.action == "payment.create"
             && audit.at == payment.created_at;
@@ -101,7 +103,7 @@ impl<'a> Created<'a> {
             key: claim.key,
             fingerprint: claim.fingerprint,
             answer_status: claim.answer_status,
-            answer_body: claim.answer_body,
+            answer_length: claim.answer_length,
             operation: operation.id,
             place: operation.place,
             kind: operation.kind,
@@ -138,7 +140,24 @@ const EVENT: Columns = &[
     ("payment", "u.id"),
     ("sequence", "1"),
 ];
-const CLAIM: Columns = &[("payment", "u.id"), ("object", "null")];
+const CLAIM: Columns = &[
+    ("payment", "u.id"),
+    ("object", "null"),
+    ("answer_body", "null"),
+    ("answer_event", "u.event"),
+];
+/// What a claim is made of.
+const CLAIMED: &[&str] = &[
+    "merchant",
+    "live",
+    "id",
+    "key",
+    "fingerprint",
+    "answer_status",
+    "answer_length",
+    "operation",
+    "event",
+];
 const AUDIT: Columns = &[("id", "u.audit"), ("at", "u.created_at"), ("action", "'payment.create'")];
 
 /// The arguments of the statement.
@@ -158,15 +177,23 @@ pub(crate) fn bind(items: &[i32], rows: &[CreationRow<'_>], offset: i64) -> Boun
 /// alone.
 pub(crate) fn compose(is_one: bool) -> Template {
     let mut sql = Template::default();
-    sql.push("with creations as ").push(if is_one { "not " } else { "" });
-    sql.push("materialized (select * from ");
+    sql.push("with ");
     if is_one {
+        sql.push("creations as not materialized (select * from ");
         single::<CreationRow<'_>>(&mut sql, Form::Any, 2);
-    } else {
-        unnest::<CreationRow<'_>>(&mut sql, Form::Any, 2);
+        sql.push("), ");
     }
-    sql.push("), claimed as (");
-    insert::<ClaimRow<'_>>(&mut sql, CLAIM, Form::Any, "creations");
+    sql.push("claimed as (");
+    let claims = |sql: &mut Template| {
+        unnest_some::<CreationRow<'_>>(sql, Form::Any, 2, |column| CLAIMED.contains(&column))
+    };
+    insert::<ClaimRow<'_>>(&mut sql, CLAIM, Form::Any, |sql| {
+        if is_one {
+            sql.push("creations");
+        } else {
+            claims(sql);
+        }
+    });
     // Whoever claims a key holds this lock until the end of its transaction, so a key that is being claimed is known without waiting for it.
     sql.push(" where pg_try_advisory_xact_lock(").push(KEY_NUMBER).push(")");
     if is_one {
@@ -175,28 +202,39 @@ pub(crate) fn compose(is_one: bool) -> Template {
         // In the order of the keys: two statements with the same keys must not wait for each other.
         sql.push(
             " order by i.merchant, i.live, i.key on conflict do nothing returning merchant, live, key)\
-             , won as materialized (select c.* from creations c join claimed k \
-             on k.merchant = c.merchant and k.live = c.live and k.key = c.key)",
+             , won as materialized (select c.* from ",
+        );
+        unnest_some::<CreationRow<'_>>(&mut sql, Form::Any, 2, |_| true);
+        sql.push(
+            " c join claimed k on k.merchant = c.merchant and k.live = c.live and k.key = c.key)",
         );
     }
+    let won = |sql: &mut Template| {
+        sql.push("won");
+    };
     sql.push(", created as (");
-    insert::<PaymentRow<'_>>(&mut sql, PAYMENT, Form::New, "won");
+    insert::<PaymentRow<'_>>(&mut sql, PAYMENT, Form::New, won);
     sql.push("), begun as (");
-    insert::<OperationRow<'_>>(&mut sql, OPERATION, Form::New, "won");
+    insert::<OperationRow<'_>>(&mut sql, OPERATION, Form::New, won);
     sql.push("), appended as (");
-    insert::<EventRow<'_>>(&mut sql, EVENT, Form::Any, "won");
+    insert::<EventRow<'_>>(&mut sql, EVENT, Form::Any, won);
     sql.push("), audited as (");
-    insert::<AuditLine<'_>>(&mut sql, AUDIT, Form::Usual, "won");
+    insert::<AuditLine<'_>>(&mut sql, AUDIT, Form::Usual, won);
     sql.push("), made as (").push(MADE_INTO).push(NOW).push(" from ");
-    rows::<EventRow<'_>>(&mut sql, EVENT, Form::Any, "won");
+    rows::<EventRow<'_>>(&mut sql, EVENT, Form::Any, won);
     sql.push(MADE_FROM).push(
         ") select item, 0, 0, false, null::uuid, null::uuid from won where $1::bigint is not null \
-         union all select c.item, 2, 0, false, m.event, m.endpoint from made m join creations c on c.event = m.event",
+         union all select c.item, 2, 0, false, m.event, m.endpoint from made m join won c on c.event = m.event",
     );
     sql
 }
 
-fn insert<R: Target>(to: &mut Template, columns: Columns, form: Form, from: &'static str) {
+fn insert<R: Target>(
+    to: &mut Template,
+    columns: Columns,
+    form: Form,
+    from: impl Fn(&mut Template),
+) {
     insert_into::<R>(to);
     to.push("select ");
     values::<R>(to, Inputs::Relation);
@@ -205,7 +243,7 @@ fn insert<R: Target>(to: &mut Template, columns: Columns, form: Form, from: &'st
 }
 
 /// `(select …) as i`: a table's rows of these commits.
-fn rows<R: Row>(to: &mut Template, columns: Columns, form: Form, from: &'static str) {
+fn rows<R: Row>(to: &mut Template, columns: Columns, form: Form, from: impl Fn(&mut Template)) {
     to.push("(select u.item");
     for (column, sql) in R::COLUMNS {
         to.push(", (");
@@ -218,11 +256,14 @@ fn rows<R: Row>(to: &mut Template, columns: Columns, form: Form, from: &'static 
         };
         to.push(")::").push(sql).push(" as ").push(column);
     }
-    to.push(" from ").push(from).push(" u) as i");
+    to.push(" from ");
+    from(to);
+    to.push(" u) as i");
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use pgw_core::access::{AuditAction, AuditOutcome, AuditRow, Caller};
     use pgw_core::changes::{Changes, Write};
     use pgw_core::currency::Currency;
@@ -270,7 +311,7 @@ mod tests {
             group.add(item, One { changes, held: None }).expect("it can be stored");
         }
         let text = format!("{:?}", crate::group::compose(group.bind(wait, 0).0));
-        text.contains("with creations")
+        !text.contains("with items as")
     }
 
     #[test]
@@ -321,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_differs_in_anything_is_told_in_full() {
-        let differ: [(&str, Difference); 21] = [
+        let differ: [(&str, Difference); 24] = [
             ("version", |it| payment(it).version += 1),
             ("status", |it| payment(it).status = PaymentStatus::Failed),
             ("authorized", |it| payment(it).authorized_minor += 1),
@@ -348,6 +389,12 @@ mod tests {
                 let other = creation(9, CaptureMethod::Automatic).claim.expect("it has a key");
                 it.claim.as_mut().expect("it has a key").target = other.target;
             }),
+            ("no answer", |it| it.claim.as_mut().expect("it has a key").answer = None),
+            ("another answer", |it| {
+                let answer = it.claim.as_mut().expect("it has a key").answer.as_mut();
+                answer.expect("it is known at once").body = Bytes::from_static(b"{}");
+            }),
+            ("told otherwise", |it| event(it).body = Bytes::from_static(b"{}")),
             ("two audit rows", |it| {
                 let mut other = creation(9, CaptureMethod::Automatic);
                 it.writes.push(Write::Audit(Box::new(audit(&mut other).clone())));

@@ -264,7 +264,7 @@ impl<'a> Group<'a> {
             }
         }
         if let Some(claim) = &changes.claim {
-            self.claims.push(item, ClaimRow::new(scope, claim)?);
+            self.claims.push(item, ClaimRow::new(changes, claim)?);
         }
         for write in &changes.writes {
             match write {

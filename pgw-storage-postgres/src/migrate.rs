@@ -34,6 +34,8 @@ const MIGRATIONS: &[Migration] = &[
         ..migration(6, "room", include_str!("../migrations/0006_room.sql"))
     },
     migration(7, "unknown", include_str!("../migrations/0007_unknown.sql")),
+    migration(8, "answers", include_str!("../migrations/0008_answers.sql")),
+    migration(9, "checks", include_str!("../migrations/0009_checks.sql")),
 ];
 
 const GRANTS: &str = include_str!("../sql/grants.sql");

@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use crate::answers::body;
 use crate::builder::Engine;
 use crate::read::rows_of;
 use crate::sql::Bound;
@@ -137,18 +138,20 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// The answers of the keys that the operations were asked for under.
+    /// The answers of the keys that the operations were asked for under. They are the keys' own from then on: the events are rewritten next.
     async fn redact_answers(&mut self, batch: &Batch) -> Result<(), Stopped> {
         const ANSWERS: &str = concat!(
-            "select k.live, k.key, k.answer_body, i.erasure from",
+            "select k.live, k.key, ",
+            body!("k"),
+            ", i.erasure from",
             batch!(),
             "join {schema}.operations o on o.merchant = $1 and o.live = i.live and o.payment = i.payment ",
             "join {schema}.idempotency_keys k on k.merchant = $1 and k.live = o.live and k.key = o.idempotency_key ",
-            "where k.answer_body is not null"
+            "where k.answer_status is not null"
         );
-        const WRITE: &str = "update {schema}.idempotency_keys t set answer_body = i.body \
+        const WRITE: &str = "update {schema}.idempotency_keys t set answer_body = i.body, answer_event = null, answer_length = null \
              from unnest($2::boolean[], $3::text[], $4::bytea[]) as i(live, key, body) \
-             where t.merchant = $1 and t.live = i.live and t.key = i.key and t.answer_body is not null";
+             where t.merchant = $1 and t.live = i.live and t.key = i.key and t.answer_status is not null";
         let answers = self.rows(ANSWERS, batch.bound()).await?;
         let found = Bodies::<String>::read(&answers)?;
         self.rows(WRITE, found.bound(&batch.merchant)).await?;

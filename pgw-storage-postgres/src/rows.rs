@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use pgw_core::access::{ApiKey, AuditChange, AuditOutcome, AuditRow};
+use pgw_core::changes::Changes;
 use pgw_core::event::Event;
 use pgw_core::idempotency::{IdempotencyKey, KeyClaim, KeyTarget, StoredAnswer};
 use pgw_core::payment::{
@@ -16,6 +17,7 @@ use pgw_core::webhook::{
 };
 use uuid::Uuid;
 
+use crate::answers::teller;
 use crate::handoff::Reserved;
 use crate::sql::Bound;
 use crate::value::{Time, bits, count, micros, text};
@@ -205,6 +207,8 @@ row!(
         object: Option<String> = "text",
         answer_status: Option<i16> = "smallint",
         answer_body: Option<&'a [u8]> = "bytea",
+        answer_event: Option<Uuid> = "uuid",
+        answer_length: Option<i32> = "integer",
     }
 );
 
@@ -493,8 +497,11 @@ impl<'a> EventRow<'a> {
 }
 
 impl<'a> ClaimRow<'a> {
-    pub(crate) fn new(scope: &'a Scope, claim: &'a KeyClaim) -> Made<Self> {
-        let answer = claim.answer.as_ref();
+    pub(crate) fn new(changes: &'a Changes, claim: &'a KeyClaim) -> Made<Self> {
+        let (scope, answer) = (&changes.scope, claim.answer.as_ref());
+        let teller = answer.and_then(|answer| teller(changes, claim, answer));
+        // Shorter than its event, which is bounded.
+        let length = answer.and_then(|answer| i32::try_from(answer.body.len()).ok());
         let (payment, operation) = match claim.target {
             KeyTarget::Operation { payment, operation } => (Some(payment), Some(operation)),
             _ => (None, None),
@@ -508,7 +515,9 @@ impl<'a> ClaimRow<'a> {
             operation: operation.map(|id| id.as_uuid()),
             object: claim.target.object(),
             answer_status: answer.map(status).transpose()?,
-            answer_body: answer.map(|answer| &*answer.body),
+            answer_body: answer.filter(|_| teller.is_none()).map(|answer| &*answer.body),
+            answer_event: teller.map(|event| event.id.as_uuid()),
+            answer_length: teller.and(length),
         })
     }
 }

@@ -106,7 +106,7 @@ impl Steps<'_> {
         }
         self.check_references(changes).await?;
         if let Some(claim) = &changes.claim {
-            let row = ClaimRow::new(scope, claim)?;
+            let row = ClaimRow::new(changes, claim)?;
             if !self.insert(&row, Existing::Kept).await? {
                 // Lost to one that was committed meanwhile: there is a row, and a new statement sees it.
                 let record = self.key(scope, claim.key.as_str()).await?;

@@ -140,7 +140,7 @@ impl Sweep<'_> {
     ) -> Result<usize, Stopped> {
         const OLD: &str = "select merchant, live, key from {schema}.idempotency_keys \
              where answer_status is not null and created_at < $1 order by created_at limit $2 for update skip locked";
-        const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null \
+        const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null, answer_event = null, answer_length = null \
              from unnest($1::text[], $2::boolean[], $3::text[]) as i(merchant, live, key) \
              where t.merchant = i.merchant and t.live = i.live and t.key = i.key";
         let bound = Bound::new().and(Time(before)).and(rows_of(limit));
@@ -164,7 +164,7 @@ impl Sweep<'_> {
     async fn purge_by_merchant(&mut self, old: Bound) -> Result<usize, Stopped> {
         const OLD: &str = "select merchant, live, key from {schema}.idempotency_keys \
              where answer_status is not null and created_at < $1 order by created_at limit $2";
-        const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null \
+        const DROP: &str = "update {schema}.idempotency_keys t set answer_status = null, answer_body = null, answer_event = null, answer_length = null \
              from unnest($2::boolean[], $3::text[]) as i(live, key) \
              where t.merchant = $1 and t.live = i.live and t.key = i.key and t.answer_status is not null returning 1";
         let mut merchants: BTreeMap<String, (Vec<bool>, Vec<String>)> = BTreeMap::new();

@@ -94,6 +94,8 @@ impl Target for ClaimRow<'_> {
 
 impl Target for AnswerRow<'_> {
     const TABLE: &'static str = "idempotency_keys";
+    const COMPUTED: &'static [(&'static str, &'static [Piece])] =
+        &[("answer_event", &[Text("null::uuid")]), ("answer_length", &[Text("null::integer")])];
     const KEY: &'static [&'static str] = &["merchant", "live", "key"];
 }
 
@@ -222,13 +224,24 @@ pub(crate) fn is_the_row<R: Target>(to: &mut Template, inputs: Inputs) {
 /// of its own, which takes three times as long.
 pub(crate) fn unnest<R: Row>(to: &mut Template, form: Form, first: usize) {
     of_form::<R>(to, form, |to| {
-        to.push("(select unnest($").push_number(first).push("::int[]) as item");
-        for (n, (column, sql)) in R::told(form).enumerate() {
-            to.push(", unnest($").push_number(first + 1 + n).push("::").push(sql);
-            to.push("[]) as ").push(column);
-        }
-        to.push(") as u");
+        unnest_some::<R>(to, form, first, |_| true);
+        to.push(" as u");
     });
+}
+
+/// `(select unnest($n::t[]) as …, …)`: some of the columns of many rows.
+pub(crate) fn unnest_some<R: Row>(
+    to: &mut Template,
+    form: Form,
+    first: usize,
+    is_wanted: impl Fn(&str) -> bool,
+) {
+    to.push("(select unnest($").push_number(first).push("::int[]) as item");
+    for (n, (column, sql)) in R::told(form).enumerate().filter(|told| is_wanted(told.1.0)) {
+        to.push(", unnest($").push_number(first + 1 + n).push("::").push(sql);
+        to.push("[]) as ").push(column);
+    }
+    to.push(")");
 }
 
 /// `(select u.*, … from (values (…)) as u(…)) as i`: one row as a relation. A planner that knows there is one joins nothing.

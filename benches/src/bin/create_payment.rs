@@ -183,7 +183,7 @@ async fn multiply(owner: &mut PgConnection, first: u64, last: u64) -> Result<(),
 
 /// Copies of a settled payment, of its events and of its audit rows, which differ in what tells them apart. The rest of each row is the template's.
 const TEMPLATE: &str = r"
-update pgw.idempotency_keys set answer_status = null, answer_body = null;
+update pgw.idempotency_keys set answer_status = null, answer_body = null, answer_event = null, answer_length = null;
 create schema template;
 create table template.payments as select *, 0 as part from pgw.payments;
 create table template.operations as select *, 0 as part from pgw.operations;

@@ -2,6 +2,7 @@
 //!
 //! `PGW_TEST_POSTGRES`, `PGW_TEST_PGBOUNCER` and `PGW_TEST_PGBOUNCER_PREPARED` name the servers; `scripts/test` starts private ones.
 
+mod answers;
 mod audit;
 mod behind;
 mod cancel;

@@ -303,6 +303,43 @@ pub async fn an_answer_is_kept_byte_for_byte(fixture: &dyn StorageFixture) {
     }
 }
 
+/// "May share memory with an event's body": an answer that is the object of an event of its commit, as a creation's is, is kept, replayed,
+/// replaced and purged like any other; and one that an event only begins or ends like is no less.
+pub async fn an_answer_that_an_event_tells_is_kept_like_any_other(fixture: &dyn StorageFixture) {
+    let (storage, samples) = (fixture.storage().await, Samples::new(31));
+    let told = |body: &str, answer: &str| (body.to_owned(), answer.to_owned());
+    for (body, answer) in [
+        told(r#"{"data":{"object":{"a":"ä"}}}"#, r#"{"a":"ä"}"#),
+        told(r#"{"data":{"object":{"a":"ä"}}}"#, r#"{"a":"ä"}}}"#),
+        told(r#"{"data":{"object":{}}}"#, ""),
+        told("}}", ""),
+        told("", ""),
+        told(r#"{"data":{"object":{"a":1}}} "#, r#"{"a":1}"#),
+    ] {
+        let mut creation = samples.creation();
+        creation.event.body = Bytes::from(body.clone());
+        let answer = StoredAnswer { status: 201, body: Bytes::from(answer) };
+        let claim = KeyClaim { answer: Some(answer.clone()), ..samples.claim(creation.target()) };
+        // The operation names its key, and does not.
+        let named = creation.keyed(claim.clone());
+        apply(&*storage, named.clone()).await;
+        assert_eq!(record(&*storage, &samples, &claim.key).await, claim, "{body}");
+        replayed(&*storage, named.clone(), claim.target, &answer).await;
+        let other = samples.answer();
+        apply(&*storage, answering(&samples, &claim.key, &other)).await;
+        replayed(&*storage, named, claim.target, &other).await;
+        let mut nameless = samples.creation();
+        nameless.event.body = Bytes::from(body.clone());
+        let claim = KeyClaim { answer: Some(answer), ..samples.claim(nameless.target()) };
+        apply(&*storage, nameless.changes().claim(Some(claim.clone()))).await;
+        assert_eq!(record(&*storage, &samples, &claim.key).await, claim, "{body}");
+        let events = storage.payment_events(samples.scope(), creation.payment.id, 0, 10).await;
+        assert_eq!(events.expect(READS)[0].body, body, "the event is as it was");
+        assert_eq!(storage.purge_answers(Timestamp::MAX, 10).await.expect(READS), 2);
+        assert_eq!(record(&*storage, &samples, &claim.key).await.answer, None);
+    }
+}
+
 /// "Drops stored answers …; says how many. Claims stay for ever": in flight for the same request, refused for another.
 pub async fn a_purged_answer_leaves_its_claim(fixture: &dyn StorageFixture) {
     let (storage, samples) = (fixture.storage().await, Samples::new(20));

@@ -79,6 +79,7 @@ macro_rules! storage_conformance_table {
                 of_concurrent_commits_with_one_key_one_is_applied
                 of_concurrent_requests_under_one_key_one_is_applied
                 an_answer_is_kept_byte_for_byte
+                an_answer_that_an_event_tells_is_kept_like_any_other
                 a_purged_answer_leaves_its_claim
                 a_purge_spares_keys_claimed_later
                 a_purge_drops_up_to_its_limit
