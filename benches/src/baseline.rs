@@ -1,4 +1,4 @@
-//! What pgbench does to be compared with: payments as somebody would store them who writes SQL by hand.
+//! What pgbench does to be compared with: payments as somebody would store them who writes SQL by hand and keeps what pgw keeps: the answer once, in the event.
 
 /// The three tables that make a payment once more, with all of their checks and indexes, in a schema of their own.
 pub const TABLES: &str = "create schema baseline;

@@ -182,3 +182,20 @@ pub enum NotifierError {
     #[error("the notifier cannot be reached")]
     Unavailable(#[source] Source),
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::sample::Samples;
+
+    #[test]
+    fn a_payment_is_told_of_once_it_changes() {
+        let samples = Samples::new(1);
+        let creation = samples.creation();
+        assert_eq!(Hint::of(&creation.changes()), [Hint::Events]);
+        let touched = samples.touched(&creation.payment);
+        let (scope, id) = (touched.scope.clone(), touched.id);
+        let changes = Changes::new(scope.clone()).write(Write::Payment(Box::new(touched)));
+        assert_eq!(Hint::of(&changes), [Hint::Payment { scope, id }]);
+    }
+}

@@ -1,11 +1,12 @@
 //! Answers under idempotency keys: where they are kept, and what a claim comes to when its key was claimed before.
 
-use pgw_core::changes::{Changes, Committed, Write};
+use pgw_core::changes::{Changes, Committed, Guard, Write};
 use pgw_core::event::Event;
 use pgw_core::idempotency::{KeyClaim, KeyRecord, KeyTarget, StoredAnswer};
 use pgw_core::storage::StorageError;
 
-/// The bytes of a key's answer, of a table with this name; null: it has none. They are the key's own, or the object of an event.
+/// The bytes of a key's answer, of a table with this name. They are the key's own, or the object of an event. Null: it has no answer, or there is no
+/// such event; or the event was rewritten by erasure and the key was not, as a process does that does not know of such keys.
 macro_rules! body {
     ($key:literal) => {
         concat!(
@@ -21,26 +22,35 @@ macro_rules! body {
             $key,
             ".live and o.id = ",
             $key,
-            ".answer_event))"
+            ".answer_event and not exists (select 1 from {schema}.erased_payments y where y.merchant = ",
+            $key,
+            ".merchant and y.live = ",
+            $key,
+            ".live and y.payment = ",
+            $key,
+            ".payment and y.redacted_at is not null)))"
         )
     };
 }
 pub(crate) use body;
 
-/// The event of a commit whose object is the answer to what claimed a key. It holds the same bytes, so the key need not.
+/// The event of a commit that creates a payment whose object is the answer to what claimed a key. It holds the same bytes, so the key need not.
 ///
-/// Only where erasure finds the key by what the commit begins: an event's body changes then, and the answer becomes the key's own.
+/// Only where erasure finds the key by what the commit begins: an event's body changes then, and the answer becomes the key's own. Later commits may come after
+/// that.
 pub(crate) fn teller<'a>(
     changes: &'a Changes,
     claim: &KeyClaim,
     answer: &StoredAnswer,
 ) -> Option<&'a Event> {
     let KeyTarget::Operation { payment, operation } = claim.target else { return None };
-    let is_found = changes.writes.iter().any(|write| {
-        matches!(write, Write::Operation { operation: begun, .. } if begun.id == operation
+    let creates = Guard::Payment { id: payment, version: 0 };
+    let is_found = changes.guards.contains(&creates)
+        && changes.writes.iter().any(|write| {
+            matches!(write, Write::Operation { operation: begun, .. } if begun.id == operation
             && begun.payment == payment
             && begun.idempotency_key.as_ref() == Some(&claim.key))
-    });
+        });
     let mut events = changes.writes.iter().filter_map(|write| match write {
         Write::Event(event) if is_found && event.payment == Some(payment) => Some(&**event),
         _ => None,

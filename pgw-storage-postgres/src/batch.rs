@@ -13,7 +13,6 @@ use pgw_core::processor::Source;
 use pgw_core::queue::Job;
 use pgw_core::storage::StorageError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, Row as _};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -21,7 +20,9 @@ use crate::answers::answered;
 use crate::builder::{Engine, Group as Grouping};
 use crate::columns::{Columns, key_columns, key_record};
 use crate::database::{Database, TRIES, joined};
-use crate::error::{Doubt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error};
+use crate::error::{
+    Doubt, corrupt, doubt_of, is_lock_timeout, is_refusal, is_worth_repeating, write_error,
+};
 use crate::group::{Group, One, Wait, compose, fits};
 use crate::outcome::{Outcome, outcomes};
 use crate::rows::is_live;
@@ -454,7 +455,13 @@ impl Database {
                 }
             };
             let record = match (&mut known, &changes.claim) {
-                (Ok(known), Some(_)) => known.remove(&n),
+                (Ok(known), Some(_)) => match known.remove(&n).transpose() {
+                    Ok(record) => record,
+                    Err(error) => {
+                        verdicts.push(Verdict::Done(Err(error)));
+                        continue;
+                    }
+                },
                 (Err(error), Some(_)) if !matches!(outcome, Outcome::Applied(_)) => {
                     verdicts.push(Verdict::Done(Err(error.clone().into())));
                     continue;
@@ -466,11 +473,12 @@ impl Database {
         verdicts
     }
 
+    /// What each of these claims finds. A record that cannot be read is the trouble of those who asked for it.
     async fn keys(
         &self,
         connection: &mut PgConnection,
         asked: &[(i32, &Changes)],
-    ) -> Result<HashMap<i32, KeyRecord>, Unread> {
+    ) -> Result<HashMap<i32, Result<KeyRecord, StorageError>>, Unread> {
         const KEYS: &str = concat!(
             "select i.item, ",
             key_columns!(),
@@ -494,10 +502,12 @@ impl Database {
             .and(asked.iter().map(|(_, changes)| key_of(changes)).collect::<Vec<String>>());
         let query = self.sql.text(KEYS).with(bound).persistent(self.is_persistent());
         let rows = query.fetch_all(connection).await.map_err(|error| Unread(Arc::new(error)))?;
-        let read = |row: &PgRow| -> crate::columns::Read<(i32, KeyRecord)> {
-            Ok((row.try_get(0)?, key_record(&mut Columns::after(row, 1))?))
-        };
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| Unread(Arc::from(error)))
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let item = row.try_get(0).map_err(|error| Unread(Arc::new(error)))?;
+            found.insert(item, key_record(&mut Columns::after(row, 1)).map_err(corrupt));
+        }
+        Ok(found)
     }
 }
 

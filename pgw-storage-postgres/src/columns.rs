@@ -321,8 +321,8 @@ pub(crate) fn key_record(from: &mut Columns<'_>) -> Read<KeyRecord> {
             status: u16::try_from(status)?,
             body: Bytes::copy_from_slice(body),
         }),
-        (None, None) => None,
-        _ => return Err("an answer whose event is gone".into()),
+        (None, _) => None,
+        (Some(_), None) => return Err("an answer whose event is gone, or was rewritten".into()),
     };
     let created_at = from.time()?;
     if let Some(redaction) = from.redaction()? {

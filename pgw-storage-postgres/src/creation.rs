@@ -426,5 +426,11 @@ mod tests {
         check::<EventRow<'_>>(EVENT, Form::Any);
         check::<ClaimRow<'_>>(CLAIM, Form::Any);
         check::<AuditLine<'_>>(AUDIT, Form::Usual);
+        // A claim is made of columns that are unnested for it.
+        for (column, _) in ClaimRow::told(Form::Any) {
+            let named = CLAIM.iter().find(|(named, _)| named == column).map(|(_, value)| *value);
+            let needs = named.map_or(Some(*column), |value| value.strip_prefix("u."));
+            assert!(needs.is_none_or(|needs| CLAIMED.contains(&needs)), "{column}");
+        }
     }
 }

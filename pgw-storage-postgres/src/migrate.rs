@@ -46,7 +46,7 @@ const CITUS: &str = include_str!("../sql/citus.sql");
 ///
 /// Each migration is one transaction: it is applied whole and noted in `{schema}.migrations` with the checksum of its text, or nothing
 /// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes) or allows more, so that processes of the
-/// version before work on with what they know until they are replaced.
+/// version before work on with what they know until they are replaced; the changelog says what they do not know.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -141,6 +141,13 @@ const INVARIANTS: &[(&str, &str)] = &[
          where p.merchant = k.merchant and p.live = k.live and p.id = k.payment)) from idempotency_keys k",
     ),
     (
+        "every answer that an event tells has that event",
+        "select count(*), count(*) filter (where not exists (select 1 from events e where e.merchant = k.merchant and e.live = k.live \
+         and e.id = k.answer_event and e.payment = k.payment and length(e.body) >= k.answer_length + 2) \
+         or exists (select 1 from erased_payments x where x.merchant = k.merchant and x.live = k.live and x.payment = k.payment \
+         and x.redacted_at is not null)) from idempotency_keys k where k.answer_event is not null and k.answer_status is not null",
+    ),
+    (
         "every delivery has its event and its endpoint",
         "select count(*), count(*) filter (where not exists (select 1 from events e \
          where e.merchant = d.merchant and e.live = d.live and e.id = d.event) or not exists (select 1 from endpoints w \

@@ -62,10 +62,10 @@ fn what_is_restored_but_does_not_hold_is_found() {
     let pgw = Pgw::on_postgres();
     let scratch = Scratch::new("invariants");
     let schema = pgw.variable("PGW_SCHEMA").to_owned();
-    // A key for a payment that does not exist: nothing of ours writes that.
+    // A key for a payment that does not exist, with an answer that nothing tells: nothing of ours writes that.
     let sql = format!(
-        "insert into {schema}.idempotency_keys (merchant, live, key, fingerprint, payment, operation, created_at) \
-         values ('default', false, 'k', decode(repeat('00', 32), 'hex'), gen_random_uuid(), gen_random_uuid(), now())"
+        "insert into {schema}.idempotency_keys (merchant, live, key, fingerprint, payment, operation, answer_status, answer_event, answer_length, created_at) \
+         values ('default', false, 'k', decode(repeat('00', 32), 'hex'), gen_random_uuid(), gen_random_uuid(), 201, gen_random_uuid(), 1, now())"
     );
     crate::operating::execute(&pgw, &sql);
     let made = pgw.run(&["backup", "--to", scratch.path(), "--json"]).ok().json();
@@ -73,8 +73,9 @@ fn what_is_restored_but_does_not_hold_is_found() {
     assert_eq!(verified.code, 5, "{}", verified.err);
     let broken: Vec<_> =
         verified.json().into_iter().filter(|row| row["broken"].as_u64() > Some(0)).collect();
-    assert_eq!(broken.len(), 1);
+    assert_eq!(broken.len(), 2);
     assert_eq!(broken[0]["invariant"], "every idempotency key has its payment");
+    assert_eq!(broken[1]["invariant"], "every answer that an event tells has that event");
 }
 
 #[test]

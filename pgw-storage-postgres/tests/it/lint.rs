@@ -170,6 +170,7 @@ pub(crate) fn faults(sql: &str, first_line: usize, origin: Origin) -> Vec<Fault>
         starts(&statement, &mut faults);
         words(&statement, origin, &mut faults);
         keys(&statement, &mut faults);
+        constraints(&statement, &mut faults);
         merchants(&statement, &mut faults);
     }
     faults
@@ -186,6 +187,16 @@ fn starts(statement: &[Token], faults: &mut Vec<Fault>) {
     let second = statement.get(1).map(|token| token.word.as_str());
     if first.word == "set" && !matches!(second, Some("local" | "transaction")) {
         add("a setting of the session");
+    }
+}
+
+/// Citus adds a constraint by a statement that does nothing else.
+fn constraints(statement: &[Token], faults: &mut Vec<Fault>) {
+    let is_step = |token: &&Token| ["add", "drop", "alter", "validate"].contains(&&*token.word);
+    let adds = (0..statement.len()).any(|n| stands_at(&statement[n..], &["add", "constraint"]));
+    if adds && statement.iter().skip(1).filter(is_step).count() > 1 {
+        let what = "a constraint that is added together with something else".to_owned();
+        faults.push(Fault { line: statement[0].line, what });
     }
 }
 
@@ -418,6 +429,10 @@ const BAD: &[(&str, &str)] = &[
     ("start with merchant", "create table {schema}.a (id uuid primary key, merchant text)"),
     ("start with merchant", "create table {schema}.a (merchant text, id uuid, unique (id))"),
     ("start with merchant", "alter table {schema}.a add constraint one unique (id)"),
+    (
+        "together with something else",
+        "alter table {schema}.a drop constraint one, add constraint one check (id > 0)",
+    ),
     ("start with merchant", "create unique index a_by_id on {schema}.a (id, merchant)"),
     ("start with merchant", "create index a_by_id on {schema}.a (lower(merchant))"),
     ("payments without the merchant", "select merchant from {schema}.payments where id = $1"),

@@ -399,7 +399,7 @@ const IMPOSSIBLE: &[(&str, &[&str])] = &[
             "key = repeat('x', 256)",
             "fingerprint = '\\x00'",
             "answer_status = 200, answer_body = null",
-            "answer_status = null, answer_body = null, answer_event = payment, answer_length = 1",
+            "answer_status = null, answer_body = 'x'",
             "answer_status = 200, answer_body = 'x', answer_event = payment, answer_length = 1",
             "answer_status = 200, answer_body = null, answer_event = payment, answer_length = null",
             "answer_status = 200, answer_body = null, answer_event = payment, answer_length = -1",
