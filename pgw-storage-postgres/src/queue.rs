@@ -653,8 +653,10 @@ fn compose_merchants(table: Table) -> Template {
     sql
 }
 
-const HELD: &str = "unnest($3::int[], $4::text[], $5::boolean[], $6::uuid[], $7::uuid[], $8::bigint[], $9::boolean[], $10::boolean[], $11::bigint[], $12::text[]) \
-     as i(item, merchant, live, first, second, fence, done, postponed, due_in, buried)";
+/// In a select list, as [`unnest`](crate::table::unnest) has it.
+const HELD: &str = "(select unnest($3::int[]) as item, unnest($4::text[]) as merchant, unnest($5::boolean[]) as live, unnest($6::uuid[]) as first, \
+     unnest($7::uuid[]) as second, unnest($8::bigint[]) as fence, unnest($9::boolean[]) as done, unnest($10::boolean[]) as postponed, \
+     unnest($11::bigint[]) as due_in, unnest($12::text[]) as buried) as i";
 
 /// A row that another transaction has locked keeps the lease it has, and is held as far as can be seen: its holder's own commit may be under way, and
 /// must not be waited for, as that may wait for a row of these. The heartbeat comes again before the lease is over.
