@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use rand::Rng;
@@ -131,4 +132,12 @@ impl Entropy for SystemEntropy {
 #[must_use]
 pub fn runtime_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
+}
+
+/// The moment that comes so long after now; a century from now, if the clock cannot count so far.
+#[must_use]
+pub fn runtime_after(time: Duration) -> tokio::time::Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let now = runtime_now();
+    now.checked_add(time).unwrap_or_else(|| now + CENTURY)
 }

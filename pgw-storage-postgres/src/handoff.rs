@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgw_core::changes::{Changes, Guard, Write};
-use pgw_core::env::{Env, runtime_now};
+use pgw_core::env::{Env, runtime_after, runtime_now};
 use pgw_core::id::OperationId;
 use pgw_core::payment::{Fence, PaymentState};
 use pgw_core::queue::{Claim, Job};
@@ -88,7 +88,7 @@ impl Handoff {
         desk.on_their_way += 1;
         drop(desk);
         // Half of it is for the commit and the way from here to the worker.
-        let until = now + lease / 2;
+        let until = runtime_after(lease / 2);
         Some(Reserved { handoff: Arc::clone(self), lease, fence, until })
     }
 

@@ -166,7 +166,7 @@ impl Bound<'_> {
         operation: Option<OperationId>,
         wait: Duration,
     ) -> Result<PaymentState, Error> {
-        let until = env::runtime_now() + wait;
+        let until = env::runtime_after(wait);
         // Listening starts before the first look, so that no change falls between the two.
         let mut hints = self.gateway.parts.notifier.subscribe().await.map_err(Error::Notifier)?;
         loop {

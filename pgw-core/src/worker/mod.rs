@@ -42,7 +42,7 @@ pub struct Worker {
     settings: WorkerSettings,
 }
 
-/// How much a worker does at once and how often it looks.
+/// How much a worker does at once and how often it looks. Times are taken as at least 1 ms and at most a day, whatever is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerSettings {
     /// Most operations at once. Default 64.
@@ -69,6 +69,22 @@ impl Default for WorkerSettings {
             poll: Duration::from_secs(1),
             reap: Duration::from_secs(5),
             drain: Duration::from_secs(35),
+        }
+    }
+}
+
+impl WorkerSettings {
+    /// With times that a loop can wait for: none would be a loop that does nothing else, and a clock cannot count for ever.
+    fn bounded(self) -> Self {
+        const SHORTEST: Duration = Duration::from_millis(1);
+        const LONGEST: Duration = Duration::from_secs(86_400);
+        let within = |time: Duration| time.clamp(SHORTEST, LONGEST);
+        Self {
+            lease: within(self.lease),
+            poll: within(self.poll),
+            reap: within(self.reap),
+            drain: self.drain.min(LONGEST),
+            ..self
         }
     }
 }
@@ -107,17 +123,18 @@ impl Worker {
     /// # Cancel safety
     /// Dropping it stops everything at once, like a crash: leases run out, and calls under way are treated as unknown.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Drained {
+        let settings = self.settings.bounded();
         let bells = Bells::default();
         let mut background = JoinSet::new();
-        background.spawn(listen(self.gateway.clone(), bells.clone(), self.settings.poll));
-        background.spawn(reaper::reap(self.gateway.clone(), self.settings.reap));
+        background.spawn(listen(self.gateway.clone(), bells.clone(), settings.poll));
+        background.spawn(reaper::reap(self.gateway.clone(), settings.reap));
         background.spawn(reaper::stamp(
             self.gateway.clone(),
             Arc::clone(&bells.events),
-            self.settings.poll,
+            settings.poll,
         ));
-        background.spawn(reaper::hear_sandbox(self.gateway.clone(), self.settings.poll));
-        background.spawn(sealer::seal(self.gateway.clone(), self.settings.reap));
+        background.spawn(reaper::hear_sandbox(self.gateway.clone(), settings.poll));
+        background.spawn(sealer::seal(self.gateway.clone(), settings.reap));
         let mut lanes = JoinSet::new();
         let mut stops = Vec::new();
         for lane in Lane::ALL {
@@ -127,7 +144,7 @@ impl Worker {
             lanes.spawn(lane::run(
                 self.gateway.clone(),
                 lane,
-                self.settings,
+                settings,
                 Arc::clone(bells.of(lane)),
                 stopped,
             ));

@@ -275,6 +275,26 @@ async fn two_workers_send_each_operation_once_even_past_their_leases() {
     }
 }
 
+/// Whatever times are set, a worker works and can be shut down, and one can wait for a payment.
+#[tokio::test(start_paused = true)]
+async fn no_setting_of_a_time_stops_a_worker() {
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let world = World::new();
+        let settings = WorkerSettings {
+            lease: time,
+            poll: time,
+            reap: time,
+            drain: time,
+            ..WorkerSettings::default()
+        };
+        let worker = Worker::new(&world.gateway).with_settings(settings).start();
+        let id = world.create("tok_visa").await.payment().id;
+        let state = world.verbs().wait_for(id, None, Duration::MAX).await.unwrap();
+        assert_eq!(state.payment.status, PaymentStatus::Succeeded, "{time:?}");
+        worker.shutdown().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiting_ends_with_the_time() {
     let world = World::new();

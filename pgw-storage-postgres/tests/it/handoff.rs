@@ -242,6 +242,20 @@ async fn what_waited_for_too_long_goes_back() {
     assert_eq!(here.extend(&claims, LEASE).await.expect(HEALTHY), [true]);
 }
 
+/// A lease that no clock can count to is as good as one for ever: a commit of the same process does not break over it.
+#[tokio::test]
+async fn a_lease_for_ever_is_handed_over_too() {
+    let two = Two::new().await;
+    let here = two.here.queue();
+    let asked = here.claim(Lane::Operations, ROOM, Duration::MAX).await.expect(HEALTHY);
+    assert_eq!(asked, []);
+    let creation = two.create().await;
+    let claims = here.claim(Lane::Operations, ROOM, Duration::MAX).await.expect(HEALTHY);
+    assert_eq!(jobs_of(&claims), [creation.job()]);
+    assert_eq!(claim(&two.there.queue(), ROOM).await, []);
+    assert_eq!(here.settle(&settled(claims[0].clone(), LEASE)).await.expect(HEALTHY), [true]);
+}
+
 /// While there is room for more than was handed over, what others committed is found too.
 #[tokio::test]
 async fn what_others_commit_is_found_beside_what_is_handed_over() {
