@@ -167,7 +167,7 @@ pub struct ProcessorSettings {
     pub concurrency_max: usize,
     /// After this many calls in a row without an answer, calls pause. Default 10.
     pub breaker_failures: u32,
-    /// How long they pause before one is tried again. Default 5 s.
+    /// How long they pause before one is tried again. Default 5 s; at most an hour.
     pub breaker_pause: Duration,
 }
 
@@ -189,6 +189,10 @@ impl ProcessorSettings {
         }
         if !(1..=10_000).contains(&self.concurrency_max) {
             return Err(BuildError::OutOfRange("concurrency_max must be from 1 to 10000"));
+        }
+        // What meets a closed gate falls due when it opens, in the storage: a pause outlives a correction of the setting.
+        if self.breaker_pause > Duration::from_secs(3_600) {
+            return Err(BuildError::OutOfRange("breaker_pause must be at most an hour"));
         }
         Ok(())
     }

@@ -261,7 +261,7 @@ impl Queue for RedisQueue {
             tokio::spawn(self.clone().send(sending));
         }
         // The sending may be on a runtime that nobody drives any more.
-        let patience = self.redis.link.timeout() * PUSHES_IN_PATIENCE;
+        let patience = self.redis.link.timeout().saturating_mul(PUSHES_IN_PATIENCE);
         match tokio::time::timeout(patience, told).await {
             Ok(told) => told,
             Err(_) => {

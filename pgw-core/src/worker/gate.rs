@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::builder::ProcessorSettings;
-use crate::env::{runtime_after, runtime_now};
+use crate::env::runtime_now;
 use crate::payment::plan::Timing;
 use crate::payment::{Operation, OperationState};
 use crate::processor::{Answer, Processor, Resolution};
@@ -48,7 +48,7 @@ impl Gate {
             Some(until) if now < until => Err(until - now),
             Some(_) => {
                 // One call is let through to see; the others wait for what becomes of it.
-                breaker.open_until = Some(runtime_after(self.settings.breaker_pause));
+                breaker.open_until = Some(now + self.settings.breaker_pause);
                 Ok(place)
             }
             None => Ok(place),
@@ -65,7 +65,7 @@ impl Gate {
         let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         breaker.failures = breaker.failures.saturating_add(1);
         if breaker.failures >= self.settings.breaker_failures {
-            breaker.open_until = Some(runtime_after(self.settings.breaker_pause));
+            breaker.open_until = Some(runtime_now() + self.settings.breaker_pause);
         }
     }
 

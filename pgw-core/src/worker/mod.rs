@@ -42,7 +42,8 @@ pub struct Worker {
     settings: WorkerSettings,
 }
 
-/// How much a worker does at once and how often it looks. Times are taken as at least 1 ms and at most a day, whatever is set.
+/// How much a worker does at once and how often it looks. No time is taken as more than a day, no period as less than 1 ms, and no lease as less than 100 ms,
+/// whatever is set: a claim must hold until its heartbeat has been to the queue and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerSettings {
     /// Most operations at once. Default 64.
@@ -76,13 +77,13 @@ impl Default for WorkerSettings {
 impl WorkerSettings {
     /// With times that a loop can wait for: none would be a loop that does nothing else, and a clock cannot count for ever.
     fn bounded(self) -> Self {
-        const SHORTEST: Duration = Duration::from_millis(1);
+        const LEASE_MIN: Duration = Duration::from_millis(100);
+        const PERIOD_MIN: Duration = Duration::from_millis(1);
         const LONGEST: Duration = Duration::from_secs(86_400);
-        let within = |time: Duration| time.clamp(SHORTEST, LONGEST);
         Self {
-            lease: within(self.lease),
-            poll: within(self.poll),
-            reap: within(self.reap),
+            lease: self.lease.clamp(LEASE_MIN, LONGEST),
+            poll: self.poll.clamp(PERIOD_MIN, LONGEST),
+            reap: self.reap.clamp(PERIOD_MIN, LONGEST),
             drain: self.drain.min(LONGEST),
             ..self
         }

@@ -1,24 +1,28 @@
 //! Idempotency, webhooks, the feed and the worker: what they promise while others act at the same time.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pgw_core::builder::{BuildError, ProcessorSettings};
+use pgw_core::env::Env;
 use pgw_core::error::Error;
-use pgw_core::gateway::Origin;
+use pgw_core::gateway::{Gateway, Origin};
 use pgw_core::payment::plan::{NewCapture, NewRefund};
 use pgw_core::payment::{CaptureMethod, PaymentStatus};
 use pgw_core::processor::Resolution;
 use pgw_core::queue::{Lane, Queue as _, Settlement, Verdict};
+use pgw_core::sandbox::Sandbox;
 use pgw_core::storage::DeliveryFilter;
 use pgw_core::testing::keys::secret_of;
 use pgw_core::testing::transport::{RecordingTransport, Reply, TransportScript};
 use pgw_core::webhook::delivery::FailedBecause;
 use pgw_core::webhook::{DeliveryState, EndpointStatus, TransportErrorKind, WebhookRequest};
 use pgw_core::worker::{Worker, WorkerSettings};
+use pgw_storage_memory::{MemoryNotifier, MemoryQueue, MemoryStorage};
 use pgw_webhook_client::StandardVerifier;
 
-use crate::world::{World, key, new, pass};
+use crate::world::{DAY, World, key, new, pass};
 
 #[derive(Debug)]
 struct Script(Mutex<Vec<Reply>>);
@@ -275,6 +279,23 @@ async fn two_workers_send_each_operation_once_even_past_their_leases() {
     }
 }
 
+#[test]
+fn a_pause_that_would_outlive_its_setting_is_refused() {
+    let built = |breaker_pause| {
+        let settings = ProcessorSettings { breaker_pause, ..ProcessorSettings::default() };
+        let storage = MemoryStorage::builder().build();
+        Gateway::builder()
+            .with_storage(Arc::new(storage))
+            .with_queue(Arc::new(MemoryQueue::builder().build()))
+            .with_notifier(Arc::new(MemoryNotifier::new()))
+            .with_sandbox(Sandbox::new(Env::system()), settings)
+            .build()
+    };
+    assert!(built(Duration::from_secs(3_600)).is_ok());
+    let refused = built(Duration::from_millis(3_600_001));
+    assert!(matches!(refused, Err(BuildError::OutOfRange(_))), "{refused:?}");
+}
+
 /// Whatever times are set, a worker works and can be shut down, and one can wait for a payment.
 #[tokio::test(start_paused = true)]
 async fn no_setting_of_a_time_stops_a_worker() {
@@ -289,7 +310,9 @@ async fn no_setting_of_a_time_stops_a_worker() {
         };
         let worker = Worker::new(&world.gateway).with_settings(settings).start();
         let id = world.create("tok_visa").await.payment().id;
-        let state = world.verbs().wait_for(id, None, Duration::MAX).await.unwrap();
+        let verbs = world.verbs();
+        let waits = verbs.wait_for(id, None, Duration::MAX);
+        let state = tokio::time::timeout(DAY * 2, waits).await.expect("it works").unwrap();
         assert_eq!(state.payment.status, PaymentStatus::Succeeded, "{time:?}");
         worker.shutdown().await;
     }

@@ -127,7 +127,8 @@ async fn plain(
     let service = service_fn(|request| requests.answer(request, peer, shared));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.server.head_timeout)
+        // It is added to a clock, which cannot count for ever.
+        .header_read_timeout(shared.server.head_timeout.min(LONGEST))
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
@@ -259,6 +260,8 @@ impl Drop for Open {
 const EXEMPT: &str = "/livez";
 /// When to come again: requests are over in milliseconds.
 const RETRY_SECS: u32 = 1;
+/// As good as no end.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// Browsers and proxies send some thirty.
 const HEADERS_MAX: usize = 100;
 /// Far above what any API client sends, cookies and traces included.

@@ -35,6 +35,18 @@ impl Faulty {
     }
 }
 
+/// "No timeout", as who sets it says it.
+#[tokio::test]
+async fn an_answer_may_be_waited_for_for_ever() {
+    let redis = Redis::node(url("PGW_TEST_REDIS")).with_namespace(namespace());
+    let queue = redis.with_timeout(Duration::MAX).build().expect("it is an address").queue();
+    let job = Samples::new(1).job(Lane::Operations);
+    queue.push(&[(job.clone(), Duration::ZERO)]).await.expect("it is there");
+    let claims = queue.claim(Lane::Operations, 1, Duration::MAX).await.expect("it is there");
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].job, job);
+}
+
 /// Everything fails, and says that it is for want of a server.
 async fn all_fail(redis: &Redis) {
     let (queue, limiter) = (redis.queue(), redis.rate_limiter());

@@ -116,7 +116,7 @@ async fn an_answer_whose_event_was_deleted_is_an_error_of_its_key_only() {
     let made = together(&gateway, &keys).await;
     let gone = made[3].as_ref().expect(HEALTHY).payment().id.as_uuid();
     run(format!("delete from {}.events where payment = '{gone}'", schema_of(&pg))).await;
-    for _ in 0..2 {
+    for round in 0..2 {
         for (n, again) in together(&gateway, &keys).await.into_iter().enumerate() {
             match again {
                 Ok(again) => assert_eq!((again.origin, n == 3), (Origin::Replayed, false)),
@@ -126,7 +126,14 @@ async fn an_answer_whose_event_was_deleted_is_an_error_of_its_key_only() {
         }
         // The second time, of an erased customer.
         gateway.host().erase_customer(&ada()).await.expect(HEALTHY);
-        pg.redact_payments(Timestamp::EPOCH, 100).await.expect(HEALTHY);
+        let redacted = pg.redact_payments(Timestamp::EPOCH, 100).await.expect(HEALTHY);
+        assert_eq!(redacted, if round == 0 { 8 } else { 0 });
+        let sql = format!(
+            "select count(*) from {}.idempotency_keys where answer_body is not null and answer_event is null",
+            schema_of(&pg)
+        );
+        let own = sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql)).fetch_one(pg.pool()).await;
+        assert_eq!(own.expect(HEALTHY), 7);
     }
     let found = pg.key(&Scope::default(), &IdempotencyKey::parse("k3").expect("a key")).await;
     assert!(matches!(found, Err(StorageError::Corrupt(_))), "{found:?}");

@@ -250,6 +250,8 @@ async fn a_lease_for_ever_is_handed_over_too() {
     let asked = here.claim(Lane::Operations, ROOM, Duration::MAX).await.expect(HEALTHY);
     assert_eq!(asked, []);
     let creation = two.create().await;
+    // Claimed by the commit already.
+    assert_eq!(depth(&here).await, (0, 1));
     let claims = here.claim(Lane::Operations, ROOM, Duration::MAX).await.expect(HEALTHY);
     assert_eq!(jobs_of(&claims), [creation.job()]);
     assert_eq!(claim(&two.there.queue(), ROOM).await, []);

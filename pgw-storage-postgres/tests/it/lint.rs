@@ -193,7 +193,10 @@ fn starts(statement: &[Token], faults: &mut Vec<Fault>) {
 /// Citus adds a constraint by a statement that does nothing else.
 fn constraints(statement: &[Token], faults: &mut Vec<Fault>) {
     let is_step = |token: &&Token| ["add", "drop", "alter", "validate"].contains(&&*token.word);
-    let adds = (0..statement.len()).any(|n| stands_at(&statement[n..], &["add", "constraint"]));
+    let kinds = ["constraint", "check", "unique", "primary", "foreign", "exclude"];
+    let adds = statement.first().is_some_and(|first| first.word == "alter")
+        && (0..statement.len())
+            .any(|n| kinds.iter().any(|kind| stands_at(&statement[n..], &["add", kind])));
     if adds && statement.iter().skip(1).filter(is_step).count() > 1 {
         let what = "a constraint that is added together with something else".to_owned();
         faults.push(Fault { line: statement[0].line, what });

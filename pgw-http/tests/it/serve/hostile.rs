@@ -56,6 +56,13 @@ async fn five_hundred_dripping_heads_are_cut_off_and_harm_nobody() {
     assert_eq!(status(&running.get("/livez").await), "200");
 }
 
+/// "No timeout", as who sets it says it.
+#[tokio::test]
+async fn a_head_may_take_for_ever() {
+    let running = Running::start(Server::new().with_head_timeout(Duration::MAX)).await;
+    assert_eq!(status(&running.get("/livez").await), "200");
+}
+
 #[tokio::test]
 async fn two_thousand_idle_connections_harm_nobody() {
     let running = Running::start(Server::new()).await;
