@@ -106,7 +106,7 @@ mod tests {
                 data: Some("ada@example.com".to_owned()),
                 ..Request::default()
             }),
-            server_name: Some("ada".into()),
+            server_name: Some("ada-laptop".into()),
             contexts: Map::from([("Rust Tracing Fields".to_owned(), Context::Other(fields))]),
             exception: vec![Exception {
                 ty: "StorageError".to_owned(),
@@ -117,7 +117,8 @@ mod tests {
             ..Event::default()
         };
         let shown = format!("{:?}", scrubbed(event));
-        assert!(!shown.contains("ada"), "{shown}");
+        // Not "ada", which is three digits that the event's id may have.
+        assert!(!shown.contains("ada@") && !shown.contains("ada-laptop"), "{shown}");
         for kept in ["a request failed", "StorageError", "op_1"] {
             assert!(shown.contains(kept), "{kept} in {shown}");
         }
