@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use crate::group::{KEY_NUMBER, MADE_FROM, MADE_INTO};
+use crate::group::{APPLIED, KEY_NUMBER, MADE_FROM, MADE_INTO};
 use crate::rows::{AuditLine, ClaimRow, EventRow, Form, OperationRow, PaymentRow, Row, row};
 use crate::sql::{Bound, Template};
 use crate::table::{Inputs, NOW, Target, insert_into, single, unnest_some, values};
@@ -207,9 +207,8 @@ pub(crate) fn compose(is_one: bool) -> Template {
     insert::<AuditLine<'_>>(&mut sql, AUDIT, Form::Usual, won);
     sql.push("), made as (").push(MADE_INTO).push(NOW).push(" from ");
     rows::<EventRow<'_>>(&mut sql, EVENT, Form::Any, won);
-    sql.push(MADE_FROM).push(
-        ") select item, 0, 0, false, null::uuid, null::uuid from won where $1::bigint is not null \
-         union all select c.item, 2, 0, false, m.event, m.endpoint from made m join won c on c.event = m.event",
+    sql.push(MADE_FROM).push(")").push(APPLIED).push(
+        " union all select array[c.item], 2, 0, false, m.event, m.endpoint from made m join won c on c.event = m.event",
     );
     sql
 }

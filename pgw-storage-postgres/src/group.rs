@@ -743,20 +743,21 @@ impl Text {
     }
 
     fn answer(&mut self) {
-        self.sql.push(" select item, 0, 0, false, null::uuid, null::uuid from won where $1::bigint is not null");
+        self.sql.push(APPLIED);
         if self.has_failures() {
-            self.sql.push(" union all select item, 1, at, is_absent, null, null from failed");
+            self.sql
+                .push(" union all select array[item], 1, at, is_absent, null, null from failed");
         }
         if self.has(Part::Events) {
             self.sql.push(
-                " union all select i.item, 2, 0, false, m.event, m.endpoint from made m join events i on i.id = m.event",
+                " union all select array[i.item], 2, 0, false, m.event, m.endpoint from made m join events i on i.id = m.event",
             );
         }
         if self.has(Part::Claims) && self.looks_for_creations() {
             // A key was claimed for a payment whose id was taken between the check and the insert: ids are minted, so this is somebody's
             // mistake, and dividing by zero undoes all of it.
             self.sql.push(
-                " union all select -1, 3, (select 1 / case when count(*) = 0 then 1 else 0 end from going g \
+                " union all select array[-1], 3, (select 1 / case when count(*) = 0 then 1 else 0 end from going g \
                  where g.claims and g.item not in (select item from won))::int, false, null, null",
             );
         }
@@ -766,6 +767,8 @@ impl Text {
 /// The number of the advisory lock of a key.
 pub(crate) const KEY_NUMBER: &str =
     "hashtextextended(i.key || ' ' || i.live::text || ' ' || i.merchant, 20261101)";
+/// Which commits are applied, in one row: see [`crate::outcome::outcomes`].
+pub(crate) const APPLIED: &str = " select array_agg(item), 0, 0, false, null::uuid, null::uuid from won where $1::bigint is not null";
 /// The deliveries of new events, `i`: between the two stands when they are due, and where events are from.
 pub(crate) const MADE_INTO: &str = "insert into {schema}.deliveries (merchant, live, event, endpoint, event_type, payment, state, attempts, \
      attempts_total, version, created_at, updated_at, due_at) \
