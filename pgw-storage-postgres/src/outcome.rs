@@ -22,8 +22,8 @@ pub(crate) enum Outcome {
     Lost,
 }
 
-/// What became of the commits, by their numbers; those that are not named lost. Those that were applied come in one row: a row each would cost the
-/// server and the client as much as a tenth of all they do for a commit.
+/// What became of the commits, by their numbers; those that are not named lost. Those that were applied come in one row: to read a row for each
+/// would be a tenth of what the client does for a commit.
 pub(crate) fn outcomes(rows: &[PgRow], count: usize) -> Read<Vec<Outcome>> {
     let mut outcomes = vec![Outcome::Lost; count];
     for row in rows {

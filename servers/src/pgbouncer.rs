@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::account::Account;
@@ -119,10 +121,14 @@ impl PgBouncerBuilder {
         fs::write(&file, self.configuration(directory.path(), statements_max))
             .map_err(ServerError::system(format!("write {}", file.display())))?;
         self.account.own(&file)?;
-        // One that was built may lie where the account that runs it may not look.
+        // One that was built may lie where the account that runs it may not look. Copied by another process: what this one has open for writing, a
+        // child that another thread starts meanwhile has open too, and a program that somebody may write to is not run.
         let own = directory.path().join("pgbouncer");
-        fs::copy(&program, &own)
-            .map_err(ServerError::system(format!("copy {}", program.display())))?;
+        let copy = || ServerError::system(format!("copy {}", program.display()));
+        let copied = Command::new("cp").arg("--").args([&program, &own]).status().map_err(copy())?;
+        if !copied.success() {
+            return Err(copy()(io::Error::other(copied.to_string())));
+        }
         self.account.own(&own)?;
         let mut command = self.account.command(&own, directory.path());
         let mut process = Process::spawn("pgbouncer", command.arg(&file), Some(READY))?;

@@ -151,7 +151,7 @@ async fn row_65_who_was_erased_is_erased_again_after_a_restore() {
     pgw.run(&["privacy", "erase", "mk9id", "--wait"]).ok();
     let log = pgw.run(&["privacy", "log"]).ok().out;
     assert_eq!(log.lines().count(), 1);
-    assert!(!log.contains("mk9"), "{log}");
+    assert!(MARKS.iter().all(|mark| !log.contains(mark)), "{log}");
     let file = std::env::temp_dir().join(format!("pgw-erasures-{}", std::process::id()));
     std::fs::write(&file, log).unwrap();
     // A backup from before the erasure: it knows the customer, and nothing of the erasure.
@@ -166,5 +166,5 @@ async fn row_65_who_was_erased_is_erased_again_after_a_restore() {
     assert_eq!((&done[0]["erasures"], &done[0]["payments"]), (&json!(1), &json!(1)));
     std::fs::remove_file(file).unwrap();
     let (_, shown) = get(&serving, &key, "/payments").await;
-    assert!(!shown.contains("Mk9name") && !shown.contains("mk9"), "{shown}");
+    assert!(MARKS.iter().all(|mark| !shown.contains(mark)), "{shown}");
 }

@@ -75,6 +75,8 @@ impl Under {
         let clock = ServerClock::default();
         let namespace = namespace();
         let build = |builder: RedisBuilder| {
+            // What is tested is not how fast a machine with much to do is.
+            let builder = builder.with_timeout(Duration::from_secs(30));
             builder.with_clock(clock.clone()).build().expect("it is an address")
         };
         let redis = build(place().with_namespace(&namespace));

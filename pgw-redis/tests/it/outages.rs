@@ -25,10 +25,14 @@ struct Faulty {
 
 impl Faulty {
     fn new() -> Self {
+        Self::with_timeout(Duration::from_millis(300))
+    }
+
+    fn with_timeout(timeout: Duration) -> Self {
         let proxy = Proxy::start(address(&url("PGW_TEST_REDIS"))).expect("a proxy starts");
         let redis = Redis::node(format!("redis://{}/0", proxy.address()))
             .with_namespace(namespace())
-            .with_timeout(Duration::from_millis(300))
+            .with_timeout(timeout)
             .build()
             .expect("it is an address");
         Self { proxy, redis }
@@ -103,7 +107,7 @@ async fn silence_costs_one_timeout() {
 /// Slow is not away.
 #[tokio::test]
 async fn a_slow_server_is_waited_for() {
-    let faulty = Faulty::new();
+    let faulty = Faulty::with_timeout(Duration::from_secs(30));
     faulty.proxy.delay(Duration::from_millis(40));
     for _ in 0..5 {
         faulty.redis.check().await.expect("it is there");

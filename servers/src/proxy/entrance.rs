@@ -1,12 +1,13 @@
 //! Where clients come into a proxy.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::error::ServerError;
+use crate::poll;
 
 use super::{Mode, Shared};
 
@@ -23,8 +24,12 @@ impl Entrance {
         target: SocketAddr,
         shared: &Arc<Shared>,
     ) -> Result<Self, ServerError> {
-        let listener = TcpListener::bind(address)
-            .map_err(ServerError::system(format!("listen on {address}")))?;
+        // A child that another thread has just started holds whatever this process listened on until it runs its program.
+        let listener = poll::until("a proxy", || match TcpListener::bind(address) {
+            Ok(listener) => Ok(Ok(listener)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(Err(error.to_string())),
+            Err(error) => Err(ServerError::system(format!("listen on {address}"))(error)),
+        })?;
         let listener = Arc::new(listener);
         let (entrance, shared) = (Arc::clone(&listener), Arc::clone(shared));
         let thread = thread::Builder::new()

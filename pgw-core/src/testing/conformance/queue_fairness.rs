@@ -95,10 +95,11 @@ pub async fn a_busy_endpoint_holds_up_no_other_merchant(fixture: &dyn QueueFixtu
 pub async fn one_claim_goes_past_what_has_no_room(fixture: &dyn QueueFixture) {
     let (queue, samples) = (fixture.queue().await, Samples::new(5));
     let busy = endpoint(fixture, &samples).await;
-    let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     let quiet = endpoint(fixture, &samples).await;
+    // First, as the making of the many takes time, by a clock that goes on.
     let delays = [secs(35), behind(10)];
     let of_quiet = enqueue_to(fixture, &samples, &quiet, &delays).await;
+    let made = enqueue_to(fixture, &samples, &busy, &in_turn(PER_ENDPOINT_MAX + 4)).await;
     fixture.advance(DUE).await;
     let mut expected = made[..PER_ENDPOINT_MAX].to_vec();
     expected.insert(3, of_quiet[0].clone());

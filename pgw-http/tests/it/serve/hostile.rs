@@ -29,7 +29,7 @@ async fn drip(mut stream: TcpStream) -> String {
 
 #[tokio::test]
 async fn five_hundred_dripping_heads_are_cut_off_and_harm_nobody() {
-    let server = Server::new().with_head_timeout(Duration::from_secs(1));
+    let server = Server::new().with_head_timeout(Duration::from_secs(3));
     let running = Running::start(server).await;
     let mut dripping = JoinSet::new();
     for _ in 0..500 {
@@ -65,7 +65,8 @@ async fn a_head_may_take_for_ever() {
 
 #[tokio::test]
 async fn two_thousand_idle_connections_harm_nobody() {
-    let running = Running::start(Server::new()).await;
+    // However long it takes to make them.
+    let running = Running::start(Server::new().with_head_timeout(Duration::MAX)).await;
     let mut idle = Vec::new();
     for n in 0..2_000 {
         let mut stream = running.connect().await;

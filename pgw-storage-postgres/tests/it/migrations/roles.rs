@@ -19,6 +19,7 @@ use pgw_core::webhook::delivery::{DeliveryState, DeliveryStatus};
 use pgw_storage_postgres::sqlx::postgres::PgConnectOptions;
 use pgw_storage_postgres::sqlx::{AssertSqlSafe, ConnectOptions as _, raw_sql};
 use pgw_storage_postgres::{Engine, Migrator, Partitions, PgStorage, PgStorageBuilder, Schema};
+use tokio::sync::Mutex;
 
 use super::partitions::partitions;
 use super::{name, new_schema, options, refusal, relations, run};
@@ -50,7 +51,13 @@ impl Roles {
             format!("create role {} login; create role {} login", quoted(&owner), quoted(&app)),
         )
         .await;
-        run(&mut server, format!("grant create on database postgres to {}", quoted(&owner))).await;
+        {
+            // Two that change the row of the database at the same moment are an error, not a wait.
+            static ALONE: Mutex<()> = Mutex::const_new(());
+            let _alone = ALONE.lock().await;
+            run(&mut server, format!("grant create on database postgres to {}", quoted(&owner)))
+                .await;
+        }
         let (as_owner, as_app) = (options().username(&owner), options().username(&app));
         let mut connection = as_owner.clone().connect().await.expect("trusted");
         let migrator = Migrator::new(schema.clone());
