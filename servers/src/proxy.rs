@@ -46,7 +46,7 @@ impl Proxy {
     /// It has at most 1,000 connections, and closes what comes beyond.
     ///
     /// # Errors
-    /// [`ServerError::NoPort`]; [`ServerError::System`].
+    /// [`ServerError::NoPort`]; [`ServerError::NotReady`] when somebody else listens on the port for half a minute; [`ServerError::System`].
     pub fn start(target: SocketAddr) -> Result<Self, ServerError> {
         let port = Port::reserve()?;
         let shared = Arc::new(Shared::default());
@@ -84,7 +84,7 @@ impl Proxy {
     /// what they swallowed is missing.
     ///
     /// # Errors
-    /// [`ServerError::System`] when it cannot listen again after it was [cut](Self::cut).
+    /// [`ServerError::NotReady`] or [`ServerError::System`] when it cannot listen again after it was [cut](Self::cut).
     pub fn heal(&mut self) -> Result<(), ServerError> {
         self.shared.heal();
         if self.entrance.is_none() {
