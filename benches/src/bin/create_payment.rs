@@ -29,7 +29,7 @@ use pgw_core::payment::Customer;
 use pgw_core::payment::plan::NewPayment;
 use pgw_core::text::{CustomerId, CustomerName, PaymentMethod};
 use pgw_core::worker::Worker;
-use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, query, raw_sql};
+use pgw_storage_postgres::sqlx::{Connection as _, PgConnection, Row as _, query, raw_sql};
 use pgw_storage_postgres::{Migrator, PgStorage, Schema};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -175,49 +175,63 @@ async fn template(url: &str, owner: &mut PgConnection) -> Result<(), Box<dyn Err
 }
 
 /// Payments of these numbers, like the template, one each half second, with ids that grow as real ones do.
+///
+/// Of the rows of a payment the longest are there first, and the others fill what these leave of their pages, as it comes to be in the course of time. Where
+/// that is in the audit log, whose shortest rows are those of creations, a vacuum in between tells. Otherwise a third of its pages would have a place for
+/// one of these: creations would go there, a page for each, which is read, and logged whole.
 async fn multiply(owner: &mut PgConnection, first: u64, last: u64) -> Result<(), Box<dyn Error>> {
     let (first, last) = (i64::try_from(first)?, i64::try_from(last)?);
-    query("select template.multiply($1, $2)").bind(first).bind(last).execute(owner).await?;
+    let parts = query("select name, part from template.parts order by name, bytes desc");
+    for part in parts.fetch_all(&mut *owner).await? {
+        let (table, part): (String, i64) = (part.try_get(0)?, part.try_get(1)?);
+        query("select template.multiply($1, $2, $3, $4)")
+            .bind(&table)
+            .bind(part)
+            .bind(first)
+            .bind(last)
+            .execute(&mut *owner)
+            .await?;
+        if table == "audit" {
+            raw_sql("vacuum pgw.audit").execute(&mut *owner).await?;
+        }
+    }
     Ok(())
 }
 
 /// Copies of a settled payment, of its events and of its audit rows, which differ in what tells them apart. The rest of each row is the template's.
-///
-/// Of the rows of a payment the longest are there first, so that the others fill what these leave of their pages, as it comes to be in the course of time.
-/// Otherwise each page would have a place for one of the shortest rows: creations would go there, a page for each, which is read, and
-/// logged whole.
 const TEMPLATE: &str = r"
 update pgw.idempotency_keys set answer_status = null, answer_body = null, answer_event = null, answer_length = null;
 create schema template;
-create table template.payments as select *, 0 as part from pgw.payments;
-create table template.operations as select *, 0 as part from pgw.operations;
+create table template.payments as select *, 0::bigint as part from pgw.payments;
+create table template.operations as select *, 0::bigint as part from pgw.operations;
 create table template.events as select *, row_number() over (order by id) as part from pgw.events;
-create table template.idempotency_keys as select *, 0 as part from pgw.idempotency_keys;
+create table template.idempotency_keys as select *, 0::bigint as part from pgw.idempotency_keys;
 create table template.audit as select *, row_number() over (order by at, id) as part from pgw.audit;
+create view template.parts as select 'payments' as name, part, pg_column_size(t) as bytes from template.payments t
+    union all select 'operations', part, pg_column_size(t) from template.operations t
+    union all select 'events', part, pg_column_size(t) from template.events t
+    union all select 'idempotency_keys', part, pg_column_size(t) from template.idempotency_keys t
+    union all select 'audit', part, pg_column_size(t) from template.audit t;
 create function template.id(n bigint, part bigint) returns uuid immutable language sql as $$
     select (lpad(to_hex(1700000000000 + n * 500), 12, '0') || '7000800' || part || lpad(to_hex(n), 12, '0'))::uuid $$;
 create function template.at(n bigint) returns timestamptz immutable language sql as $$
     select timestamptz '2023-11-14 00:00:00+00' + n * interval '0.5 s' $$;
-create function template.multiply(first bigint, last bigint) returns void language plpgsql as $$
-declare t text; columns text; values text; p bigint;
+create function template.multiply(t text, p bigint, first bigint, last bigint) returns void language plpgsql as $$
+declare columns text; values text;
 begin
-    foreach t in array array['payments', 'operations', 'events', 'idempotency_keys', 'audit'] loop
-        select string_agg(quote_ident(c.column_name), ', ' order by c.ordinal_position),
-            string_agg(case
-                when t in ('payments', 'operations') and c.column_name = 'id' then 'template.id(n, 0)'
-                when c.column_name = 'id' then 'template.id(n, t.part)'
-                when c.column_name in ('payment', 'operation') then 'template.id(n, 0)'
-                when c.column_name in ('key', 'idempotency_key') then quote_literal('old-') || ' || n'
-                when c.column_name = 'feed_position' then '1000000000 + n * 2 + t.part'
-                when c.column_name in ('created_at', 'updated_at', 'at') then 'template.at(n)'
-                else 't.' || quote_ident(c.column_name) end, ', ' order by c.ordinal_position)
-            into columns, values
-            from information_schema.columns c where c.table_schema = 'pgw' and c.table_name = t;
-        for p in execute format('select part from template.%I t order by pg_column_size(t) desc', t) loop
-            execute format('insert into pgw.%I (%s) select %s from generate_series(%s::bigint, %s) n, template.%I t where part = %s',
-                t, columns, values, first, last, t, p);
-        end loop;
-    end loop;
+    select string_agg(quote_ident(c.column_name), ', ' order by c.ordinal_position),
+        string_agg(case
+            when t in ('payments', 'operations') and c.column_name = 'id' then 'template.id(n, 0)'
+            when c.column_name = 'id' then 'template.id(n, t.part)'
+            when c.column_name in ('payment', 'operation') then 'template.id(n, 0)'
+            when c.column_name in ('key', 'idempotency_key') then quote_literal('old-') || ' || n'
+            when c.column_name = 'feed_position' then '1000000000 + n * 2 + t.part'
+            when c.column_name in ('created_at', 'updated_at', 'at') then 'template.at(n)'
+            else 't.' || quote_ident(c.column_name) end, ', ' order by c.ordinal_position)
+        into columns, values
+        from information_schema.columns c where c.table_schema = 'pgw' and c.table_name = t;
+    execute format('insert into pgw.%I (%s) select %s from generate_series(%s::bigint, %s) n, template.%I t where part = %s',
+        t, columns, values, first, last, t, p);
 end $$";
 
 /// What the turns of a series come to: of each figure the one in the middle.

@@ -10,3 +10,11 @@ mod privacy;
 mod redis;
 mod seed;
 mod serving;
+
+/// A port on which nobody listens, and what keeps it from being given to somebody who would.
+fn closed_port() -> (tokio::net::TcpSocket, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}

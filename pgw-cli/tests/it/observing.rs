@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::closed_port;
 use crate::command::{Pgw, Serving, client};
 
 async fn pay(serving: &Serving, key: &str) -> Value {
@@ -96,8 +97,7 @@ async fn lines_of_deliveries_say_which() {
         .with("PGW_WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8")
         .serve(&[]);
     let key = serving.first_key();
-    // Nobody listens there.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_closed, port) = closed_port();
     let hook =
         json!({"url": format!("http://127.0.0.1:{port}/"), "event_types": ["payment.succeeded"]});
     let request = client().post(serving.api("/webhook-endpoints")).header("x-api-key", &key);

@@ -9,6 +9,7 @@ use pgw_core::env::Env;
 use serde_json::{Value, json};
 use servers::Redis;
 
+use crate::closed_port;
 use crate::command::{Pgw, Serving, client};
 use crate::operating::execute;
 
@@ -120,8 +121,8 @@ async fn claims_of_a_payment(pgw: &Pgw) -> u32 {
     watch_claims(&pgw);
     let key = pgw.key("admin");
     let (serving, worker) = (pgw.serve(&["--no-worker"]), pgw.work());
-    // Nobody listens there, which the worker finds out by an attempt.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The worker finds out that nobody listens there by an attempt.
+    let (_closed, port) = closed_port();
     let hook =
         json!({"url": format!("http://127.0.0.1:{port}/"), "event_types": ["payment.succeeded"]});
     let request = client().post(serving.api("/webhook-endpoints")).header("x-api-key", &key);

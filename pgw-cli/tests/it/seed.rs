@@ -4,6 +4,7 @@
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::closed_port;
 use crate::command::{Pgw, Serving, client};
 
 /// A server and a key of its administrator.
@@ -469,13 +470,13 @@ async fn row_95_card_numbers_are_refused_and_order_numbers_are_not() {
 
 #[tokio::test]
 async fn rows_107_and_108_failed_webhooks_are_listed_and_sent_again() {
-    // Nobody listens there: the first try fails, and the policy allows no second.
+    // The first try fails, and the policy allows no second.
     let site = Site::on_postgres(&[
         ("WEBHOOK_RETRY_MAX", "0"),
         ("PGW_WEBHOOK_ALLOW_HTTP", "true"),
         ("PGW_WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8"),
     ]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_closed, port) = closed_port();
     let url = format!("http://127.0.0.1:{port}/hook");
     let hook = json!({"url": url, "event_types": ["payment.succeeded"]});
     assert_eq!(site.send(Method::POST, "/webhook-endpoints", &hook).await.0, 201);

@@ -98,11 +98,13 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     let key = pgw.key("admin");
     let mut command = pgw.command(&["serve", "--port", "0"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines
+        .map(|line| line.unwrap())
+        .map(|line| serde_json::from_str::<Value>(&line).unwrap_or_else(|_| panic!("{line}")))
+        .find_map(|entry| entry["address"].as_str().map(str::to_owned));
     drop(child.stderr.take());
-    let entry: Value = serde_json::from_str(&line).unwrap();
-    let url = format!("http://{}/api/payments", entry["address"].as_str().unwrap());
+    let url = format!("http://{}/api/payments", address.expect("it says where it serves"));
     for _ in 0..3 {
         let answer = client().get(&url).header("x-api-key", &key).send().await.unwrap();
         assert_eq!(answer.status(), 200);
