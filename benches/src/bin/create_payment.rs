@@ -202,10 +202,10 @@ async fn multiply(owner: &mut PgConnection, first: u64, last: u64) -> Result<(),
 const TEMPLATE: &str = r"
 update pgw.idempotency_keys set answer_status = null, answer_body = null, answer_event = null, answer_length = null;
 create schema template;
-create table template.payments as select *, 0::bigint as part from pgw.payments;
-create table template.operations as select *, 0::bigint as part from pgw.operations;
+create table template.payments as select *, 0 as part from pgw.payments;
+create table template.operations as select *, 0 as part from pgw.operations;
 create table template.events as select *, row_number() over (order by id) as part from pgw.events;
-create table template.idempotency_keys as select *, 0::bigint as part from pgw.idempotency_keys;
+create table template.idempotency_keys as select *, 0 as part from pgw.idempotency_keys;
 create table template.audit as select *, row_number() over (order by at, id) as part from pgw.audit;
 create view template.parts as select 'payments' as name, part, pg_column_size(t) as bytes from template.payments t
     union all select 'operations', part, pg_column_size(t) from template.operations t
