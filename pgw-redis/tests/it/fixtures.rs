@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pgw_core::env::Clock;
-use pgw_core::notifier::Notifier;
+use pgw_core::notifier::{Hint, Notifier, Subscription};
 use pgw_core::queue::{Claim, Depth, FallbackQueue, Job, Lane, Queue, QueueError, Settlement};
 use pgw_core::rate_limit::RateLimiter;
 use pgw_core::testing::conformance::{
@@ -241,4 +241,10 @@ pub(crate) async fn back(redis: &Redis) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), until_back).await.expect("it comes back");
+}
+
+/// The next hint, which must come.
+pub(crate) async fn next(hints: &mut Box<dyn Subscription>) -> Hint {
+    let next = tokio::time::timeout(Duration::from_secs(60), hints.next());
+    next.await.expect("it is on its way or was missed, which is a hint too")
 }

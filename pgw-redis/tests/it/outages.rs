@@ -12,7 +12,7 @@ use pgw_redis::{Redis, RedisError};
 use pgw_storage_memory::MemoryQueue;
 use servers::Proxy;
 
-use crate::fixtures::{address, back, namespace, url};
+use crate::fixtures::{address, back, namespace, next, url};
 
 const LEASE: Duration = Duration::from_secs(60);
 const HOURLY: Limit =
@@ -129,7 +129,7 @@ async fn a_subscription_outlives_the_connection_and_says_that_hints_are_missing(
             faulty.proxy.half_open();
         }
         faulty.proxy.heal().expect("the port is still ours");
-        assert_eq!(hints.next().await, Hint::Missed, "round {round}");
+        assert_eq!(next(hints).await, Hint::Missed, "round {round}");
     }
 }
 
@@ -141,7 +141,7 @@ async fn hints_within_a_process_need_no_redis() {
     let notifier = faulty.redis.notifier();
     let mut hints = notifier.subscribe().await.expect("it never fails");
     notifier.publish(&[Hint::Events, Hint::Stamped]).await.expect("it never fails");
-    assert_eq!((hints.next().await, hints.next().await), (Hint::Events, Hint::Stamped));
+    assert_eq!((next(&mut hints).await, next(&mut hints).await), (Hint::Events, Hint::Stamped));
 }
 
 /// Jobs are claimed from the rows while Redis is away, each claim is settled where it is from, and then Redis is used again.

@@ -9,7 +9,7 @@ use pgw_core::testing::sample::Samples;
 use pgw_redis::{Redis, RedisConfigError, RedisError};
 use servers::{RedisCluster, RedisSentinel};
 
-use crate::fixtures::{back, cluster, url};
+use crate::fixtures::{back, cluster, next, url};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -25,7 +25,7 @@ async fn works(redis: &Redis) {
     let (from, to) = (redis.notifier(), redis.notifier());
     let mut hints = to.subscribe().await.expect("it is there");
     from.publish(&[Hint::Stamped]).await.expect("it is there");
-    assert_eq!(hints.next().await, Hint::Stamped);
+    assert_eq!(next(&mut hints).await, Hint::Stamped);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_cluster_fails_over() {
     given.sort();
     jobs.sort();
     assert_eq!(given, jobs);
-    assert_eq!(hints.next().await, Hint::Missed, "the connection that listens was made anew");
+    assert_eq!(next(&mut hints).await, Hint::Missed, "the connection that listens was made anew");
 }
 
 /// One node answers for itself, a Cluster by each of its masters; all of them are new enough, and none drops keys.
@@ -215,7 +215,7 @@ async fn hints_go_out_before_the_end() {
     notifier.publish(&[Hint::Stamped]).await.expect("it is there");
     notifier.sent().await;
     drop(notifier);
-    assert_eq!(hints.next().await, Hint::Stamped);
+    assert_eq!(next(&mut hints).await, Hint::Stamped);
     let away = Redis::node("redis://127.0.0.1:1").build().expect("it is an address").notifier();
     away.publish(&[Hint::Stamped]).await.expect("nobody is told");
     away.sent().await;
