@@ -122,7 +122,15 @@ async fn look(
     let migrated = Migrator::new(schema.clone()).verify(connection).await;
     let is_migrated = migrated.is_ok();
     findings.push(match migrated {
-        Ok(()) => Finding { what: "schema", grade: Grade::Ok, detail: "up to date".to_owned() },
+        Ok(later) => {
+            let detail = match later.as_slice() {
+                [] => "up to date".to_owned(),
+                later => {
+                    format!("a later version's, beside which this one works: {}", later.join(", "))
+                }
+            };
+            Finding { what: "schema", grade: Grade::Ok, detail }
+        }
         Err(error) => {
             let detail = Failure::from(error).to_string();
             Finding { what: "schema", grade: Grade::Fail, detail }

@@ -256,7 +256,13 @@ impl PgStorageBuilder {
                 return Err(ConnectError::Settings { found: others.join(", ") });
             }
         }
-        Migrator::new(self.schema.clone()).verify(&mut transaction).await?;
+        let later = Migrator::new(self.schema.clone()).verify(&mut transaction).await?;
+        if !later.is_empty() {
+            tracing::info!(
+                later = later.join(", "),
+                "the schema is a later version's; this one works beside it"
+            );
+        }
         transaction.rollback().await.map_err(ConnectError::Database)?;
         Ok(())
     }

@@ -17,10 +17,19 @@ struct Migration {
     sql: &'static str,
     /// Whether it is about how tables are stored, which a partitioned table leaves to its partitions: there it is passed over.
     is_storage: bool,
+    /// Processes that know the migrations up to this one work on beside it. They read it in the table, as they do not know this code.
+    serves_from: i64,
 }
 
+impl Migration {
+    fn label(&self) -> String {
+        label(self.version, self.name)
+    }
+}
+
+/// One that only processes work beside which know it, unless it says otherwise.
 const fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
-    Migration { version, name, sql, is_storage: false }
+    Migration { version, name, sql, is_storage: false, serves_from: version }
 }
 
 const MIGRATIONS: &[Migration] = &[
@@ -47,6 +56,9 @@ const CITUS: &str = include_str!("../sql/citus.sql");
 /// Each migration is one transaction: it is applied whole and noted in `{schema}.migrations` with the checksum of its text, or nothing
 /// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes) or allows more, so that processes of the
 /// version before work on with what they know until they are replaced; the changelog says what they do not know.
+///
+/// A migration notes beside itself from which one on processes work with it. One that starts on a schema with migrations that it does not know
+/// takes it when each of these serves it, so that a version can be gone back to, or restarted while others are replaced.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -110,7 +122,7 @@ impl Migrator {
         let applied = applied?;
         ended?;
         check(&applied)?;
-        Ok(MIGRATIONS.iter().skip(applied.len()).map(label).collect())
+        Ok(MIGRATIONS.iter().skip(applied.len()).map(Migration::label).collect())
     }
 
     /// Applies what is missing; what it did. The connection is the schema's owner's, and may not be in a transaction.
@@ -125,7 +137,10 @@ impl Migrator {
         loop {
             let mut transaction = connection.begin().await?;
             self.guard(&mut transaction).await?;
-            sqlx::raw_sql(filled(&self.schema, TABLE)).execute(&mut *transaction).await?;
+            // Not each time: it would wait for a backup that reads the table, and whoever starts meanwhile would wait for it.
+            if !self.has_table(&mut transaction).await? {
+                sqlx::raw_sql(filled(&self.schema, TABLE)).execute(&mut *transaction).await?;
+            }
             let applied = self.applied(&mut transaction).await?;
             check(&applied)?;
             let Some(next) = MIGRATIONS.get(applied.len()) else {
@@ -140,11 +155,20 @@ impl Migrator {
                 .bind(next.version)
                 .bind(next.name)
                 .bind(checksum(next.sql))
+                .bind(next.serves_from)
                 .execute(&mut *transaction)
                 .await?;
             transaction.commit().await?;
-            done.push(label(next));
+            done.push(next.label());
         }
+    }
+
+    /// Whether the table of migrations is there, as it is today.
+    async fn has_table(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
+        const COLUMN: &str = "select exists (select from pg_attribute \
+             where attrelid = to_regclass('{schema}.migrations') and attname = 'serves_from' and not attisdropped)";
+        let query = sqlx::query(filled(&self.schema, COLUMN)).persistent(false);
+        Ok(query.fetch_one(connection).await?.try_get(0)?)
     }
 
     async fn is_partitioned(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
@@ -162,15 +186,16 @@ impl Migrator {
         sql.push_str(&self.filled(TABLE));
         for migration in MIGRATIONS {
             // Writing to a String cannot fail.
-            let _ = writeln!(sql, "\n-- {}", label(migration));
+            let _ = writeln!(sql, "\n-- {}", migration.label());
             sql.push_str(&self.filled(migration.sql));
             let _ = writeln!(
                 sql,
-                "\ninsert into {}.migrations (version, name, checksum) values ({}, '{}', '{}');",
+                "\ninsert into {}.migrations (version, name, checksum, serves_from) values ({}, '{}', '{}', {});",
                 self.schema,
                 migration.version,
                 migration.name,
-                checksum(migration.sql)
+                checksum(migration.sql),
+                migration.serves_from
             );
         }
         sql.push_str("\ncommit;\n");
@@ -211,14 +236,15 @@ impl Migrator {
         self.filled(CITUS)
     }
 
-    /// Whether the schema is the one that this crate needs. The connection may not be in a transaction, but for one of `sqlx`.
+    /// Whether the schema has what this crate needs; what it has besides, of later versions that this one works beside, as `0010 later`. The
+    /// connection may not be in a transaction, but for one of `sqlx`.
     ///
     /// # Errors
     /// [`MigrateError::Behind`] when migrations are missing, and the others.
     ///
     /// # Cancel safety
     /// It changes nothing. Drop its connection too: it may be inside a transaction.
-    pub async fn verify(&self, connection: &mut PgConnection) -> Result<(), MigrateError> {
+    pub async fn verify(&self, connection: &mut PgConnection) -> Result<Vec<String>, MigrateError> {
         let mut transaction = connection.begin().await?;
         let applied = self.applied(&mut transaction).await;
         let ended = transaction.rollback().await;
@@ -228,7 +254,8 @@ impl Migrator {
         if applied.len() < MIGRATIONS.len() {
             return Err(MigrateError::Behind { applied: applied.len(), wanted: MIGRATIONS.len() });
         }
-        Ok(())
+        let later = applied.iter().skip(MIGRATIONS.len());
+        Ok(later.map(|one| label(one.version, &one.name)).collect())
     }
 
     async fn guard(&self, connection: &mut PgConnection) -> Result<(), MigrateError> {
@@ -245,7 +272,9 @@ impl Migrator {
     }
 
     async fn applied(&self, connection: &mut PgConnection) -> Result<Vec<Applied>, MigrateError> {
-        const APPLIED: &str = "select version, checksum from {schema}.migrations order by version";
+        // As JSON, because a table that was made by a version before has no such column.
+        const APPLIED: &str = "select version, name, checksum, (to_jsonb(m) ->> 'serves_from')::bigint \
+             from {schema}.migrations m order by version";
         let name = format!("{}.migrations", self.schema);
         let found = sqlx::query("select to_regclass($1) is not null").persistent(false).bind(name);
         if !found.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
@@ -256,7 +285,11 @@ impl Migrator {
             .fetch_all(connection)
             .await?;
         rows.iter()
-            .map(|row| Ok(Applied { version: row.try_get(0)?, checksum: row.try_get(1)? }))
+            .map(|row| {
+                let (version, name) = (row.try_get(0)?, row.try_get(1)?);
+                let (checksum, serves_from) = (row.try_get(2)?, row.try_get(3)?);
+                Ok(Applied { version, name, checksum, serves_from })
+            })
             .collect::<Result<_, sqlx::Error>>()
             .map_err(MigrateError::from)
     }
@@ -269,13 +302,19 @@ impl Migrator {
 /// A migration that the database has.
 struct Applied {
     version: i64,
+    name: String,
     checksum: String,
+    serves_from: Option<i64>,
 }
 
-/// Whether what was applied is the beginning of what there is.
+/// Whether what was applied is the beginning of what there is, or all of it and what lets this version work beside it.
 fn check(applied: &[Applied]) -> Result<(), MigrateError> {
+    let latest = MIGRATIONS.last().map_or(0, |last| last.version);
     for (n, one) in applied.iter().enumerate() {
         let Some(known) = MIGRATIONS.get(n) else {
+            if one.serves_from.is_some_and(|from| from <= latest) {
+                continue;
+            }
             return Err(MigrateError::Ahead { version: one.version });
         };
         if known.version != one.version {
@@ -295,8 +334,8 @@ fn checksum(sql: &str) -> String {
     })
 }
 
-fn label(migration: &Migration) -> String {
-    format!("{:04} {}", migration.version, migration.name)
+fn label(version: i64, name: &str) -> String {
+    format!("{version:04} {name}")
 }
 
 /// Why the schema is not up to date.
@@ -311,8 +350,10 @@ pub enum MigrateError {
         /// How many this version needs.
         wanted: usize,
     },
-    /// The schema was migrated by a later version.
-    #[error("the schema has migration {version}, which this version does not know: update pgw")]
+    /// The schema was migrated by a later version, and beside that migration this one does not work.
+    #[error(
+        "the schema has migration {version}, which this version neither knows nor works beside: update pgw"
+    )]
     Ahead {
         /// The unknown migration.
         version: i64,
@@ -335,5 +376,6 @@ create table if not exists {schema}.migrations (
     checksum text not null,
     applied_at timestamptz not null default now()
 );
+alter table {schema}.migrations add column if not exists serves_from bigint;
 ";
-const NOTE: &str = "insert into {schema}.migrations (version, name, checksum) values ($1, $2, $3)";
+const NOTE: &str = "insert into {schema}.migrations (version, name, checksum, serves_from) values ($1, $2, $3, $4)";

@@ -27,6 +27,26 @@ fn migrations_are_shown_run_once_and_exported() {
     let applied = pgw.run(&["migrate", "--json"]).ok().json();
     assert_eq!(applied[0]["applied"], pending[0]["pending"]);
     assert_eq!(pgw.run(&["migrate"]).ok().out.trim(), "the schema is up to date");
+    // A later version's schema: this one works beside it where that says so.
+    let schema = pgw.variable("PGW_SCHEMA");
+    let later = format!(
+        "insert into {schema}.migrations (version, name, checksum, serves_from) select 9000, 'later', 'x', max(version) from {schema}.migrations"
+    );
+    execute(&pgw, &later);
+    pgw.run(&["status"]).ok();
+    let looked = pgw.run(&["doctor"]).out;
+    assert!(looked.contains("beside which this one works: 9000 later"), "{looked}");
+    execute(
+        &pgw,
+        &format!("update {schema}.migrations set serves_from = 9000 where version = 9000"),
+    );
+    let refused = pgw.run(&["status"]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.err.contains("migration 9000") && refused.err.contains("update pgw"),
+        "{}",
+        refused.err
+    );
     let sql = Pgw::new().run(&["migrate", "--export"]).ok().out;
     assert!(sql.starts_with("begin;") && sql.contains("create table pgw.payments"));
     let grants = Pgw::new().run(&["migrate", "--export", "--grants", "own\"er", "app"]).ok().out;

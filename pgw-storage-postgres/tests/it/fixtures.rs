@@ -34,6 +34,7 @@ use pgw_storage_postgres::{
 };
 use tokio::sync::OnceCell;
 
+use crate::migrations::later_schema;
 use crate::migrations::partitions::partitioned_schema;
 
 /// A way to PostgreSQL.
@@ -41,7 +42,7 @@ use crate::migrations::partitions::partitioned_schema;
 pub(crate) enum Leg {
     /// A pool, commits put together.
     Pool,
-    /// A pool, each commit alone, jobs claimed by a conditional update.
+    /// A pool, each commit alone, jobs claimed by a conditional update, on the schema of a later version.
     Alone,
     /// As a distributed engine wants it.
     Distributed,
@@ -49,7 +50,7 @@ pub(crate) enum Leg {
     Partitioned,
     /// Through `PgBouncer` in transaction mode.
     Pooler,
-    /// Through one that keeps prepared statements.
+    /// Through one that keeps prepared statements, on the schema of a later version.
     PreparedPooler,
     /// Each commit and read inside a transaction of the host's.
     Enlisted,
@@ -137,6 +138,7 @@ impl Under {
     pub(crate) async fn test(leg: Leg) -> Self {
         let schema = match leg {
             Leg::Partitioned => partitioned_schema().await,
+            Leg::Alone | Leg::PreparedPooler => later_schema().await,
             _ => schema().await,
         };
         if leg == Leg::PreparedPooler {

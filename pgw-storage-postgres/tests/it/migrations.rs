@@ -17,7 +17,7 @@ use pgw_storage_postgres::{
 };
 use tokio::task::JoinSet;
 
-use crate::fixtures::{connection, url};
+use crate::fixtures::{self, connection, url};
 use crate::world::HEALTHY;
 
 pub(crate) mod partitions;
@@ -202,10 +202,12 @@ async fn a_schema_that_is_behind_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn another_text_or_a_later_version_is_refused_by_everything() {
     let mut owner = connection().await;
-    let later =
+    let silent =
         "insert into {schema}.migrations (version, name, checksum) values (9000, 'later', 'x')";
+    let strict = "insert into {schema}.migrations (version, name, checksum, serves_from) \
+         select 9000, 'later', 'x', max(version) + 1 from {schema}.migrations";
     let changed = "update {schema}.migrations set checksum = 'x' where version = 1";
-    for (sql, is_later) in [(later, true), (changed, false)] {
+    for (sql, is_later) in [(silent, true), (strict, true), (changed, false)] {
         let schema = new_schema();
         let migrator = Migrator::new(schema.clone());
         migrator.run(&mut owner).await.expect("nothing is there");
@@ -224,6 +226,66 @@ async fn another_text_or_a_later_version_is_refused_by_everything() {
         assert!(matches!(connected, Err(ConnectError::Schema(error)) if check(&error)));
         assert_eq!(dump(&mut owner, &schema).await, before);
     }
+}
+
+/// A new schema as a later version leaves it whose migration lets this one work beside it: each table has new columns, with the names that other
+/// tables have in theirs, so that no statement may depend on there being one only. And there is a new table.
+pub(crate) async fn later_schema() -> Schema {
+    const LATER: &str = "
+        do $$ declare new record; begin
+            for new in with columns as (select c.oid::regclass as its, relname, attname from pg_attribute a join pg_class c on c.oid = attrelid
+                    where relnamespace = '{schema}'::regnamespace and relkind = 'r' and attnum > 0 and relname <> 'migrations')
+                select t.its, string_agg(format('add column %I text', n.attname), ', ') as columns
+                from (select distinct its from columns) t, (select distinct attname from columns) n
+                where not exists (select from columns c where c.its = t.its and c.attname = n.attname) group by t.its loop
+                execute format('alter table %s %s', new.its, new.columns);
+            end loop;
+        end $$;
+        create table {schema}.of_later (id bigint primary key);
+        insert into {schema}.migrations (version, name, checksum, serves_from)
+            select max(version) + 1, 'later', 'x', max(version) from {schema}.migrations";
+    let schema = fixtures::schema().await;
+    run(&mut connection().await, LATER.replace("{schema}", schema.as_str())).await;
+    schema
+}
+
+#[tokio::test]
+async fn a_later_version_that_lets_this_one_work_is_taken_and_left_alone() {
+    let (mut owner, schema) = (connection().await, later_schema().await);
+    let migrator = Migrator::new(schema.clone());
+    let before = dump(&mut owner, &schema).await;
+    let later = migrator.verify(&mut owner).await.expect("it serves this version");
+    let [later] = later.as_slice() else { panic!("one is unknown: {later:?}") };
+    assert!(later.ends_with(" later"), "{later}");
+    assert_eq!(migrator.pending(&mut owner).await.expect("nothing is missing"), [""; 0]);
+    assert_eq!(migrator.run(&mut owner).await.expect("nothing is missing"), [""; 0]);
+    assert_eq!(dump(&mut owner, &schema).await, before);
+    let storage = PgStorage::builder().with_schema(schema).connect_with(options()).await;
+    storage.expect("it serves this version").pool().close().await;
+}
+
+#[tokio::test]
+async fn a_table_of_migrations_that_does_not_say_whom_they_serve_is_read_and_mended() {
+    let (mut owner, schema) = (connection().await, fixtures::schema().await);
+    let migrator = Migrator::new(schema.clone());
+    let expected = dump(&mut owner, &schema).await;
+    // As the version before `serves_from` made it.
+    run(&mut owner, format!("alter table {schema}.migrations drop column serves_from")).await;
+    assert_eq!(migrator.verify(&mut owner).await.expect("all is there"), [""; 0]);
+    run(
+        &mut owner,
+        format!("delete from {schema}.migrations where version = (select max(version) from {schema}.migrations)"),
+    )
+    .await;
+    assert_eq!(migrator.run(&mut owner).await.expect("one is missing").len(), 1);
+    // A column that was dropped keeps its number.
+    let shape = |lines: Vec<String>| -> Vec<String> {
+        let lines = lines.into_iter();
+        lines.filter(|line| !line.starts_with("column migrations")).collect()
+    };
+    let found = dump(&mut owner, &schema).await;
+    assert!(found.iter().any(|line| line.contains("serves_from bigint")), "{found:?}");
+    assert_eq!(shape(found), shape(expected));
 }
 
 #[tokio::test]
