@@ -123,13 +123,7 @@ async fn look(
     let is_migrated = migrated.is_ok();
     findings.push(match migrated {
         Ok(later) => {
-            let detail = match later.as_slice() {
-                [] => "up to date".to_owned(),
-                later => {
-                    format!("a later version's, beside which this one works: {}", later.join(", "))
-                }
-            };
-            Finding { what: "schema", grade: Grade::Ok, detail }
+            Finding { what: "schema", grade: Grade::Ok, detail: crate::migrate::state(&later) }
         }
         Err(error) => {
             let detail = Failure::from(error).to_string();

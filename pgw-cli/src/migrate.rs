@@ -63,9 +63,23 @@ pub(crate) async fn run(config: &Config, args: &MigrateArgs, out: Output) -> Res
     } else {
         (migrator.run(&mut owner).await?, "applied")
     };
+    let later = if done.is_empty() { migrator.verify(&mut owner).await? } else { Vec::new() };
     out.result(&json!({ verb: done }), || match done.is_empty() {
-        true => "the schema is up to date".to_owned(),
+        true => state(&later),
         false => done.iter().map(|one| format!("{verb}: {one}")).collect::<Vec<_>>().join("\n"),
     });
     Ok(())
+}
+
+/// What a schema is in which nothing is missing, and which has these migrations of later versions.
+pub(crate) fn state(later: &[String]) -> String {
+    match later {
+        [] => "the schema is up to date".to_owned(),
+        later => {
+            format!(
+                "the schema is a later version's, beside which this one works: {}",
+                later.join(", ")
+            )
+        }
+    }
 }

@@ -17,7 +17,8 @@ struct Migration {
     sql: &'static str,
     /// Whether it is about how tables are stored, which a partitioned table leaves to its partitions: there it is passed over.
     is_storage: bool,
-    /// Processes that know the migrations up to this one work on beside it. They read it in the table, as they do not know this code.
+    /// The oldest migration whose processes may start beside this one. They read it in the table, as they do not know this code; `run` never
+    /// mends what is noted there.
     serves_from: i64,
 }
 
@@ -27,7 +28,7 @@ impl Migration {
     }
 }
 
-/// One that only processes work beside which know it, unless it says otherwise.
+/// One beside which only processes start that know it, unless it says otherwise.
 const fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
     Migration { version, name, sql, is_storage: false, serves_from: version }
 }
@@ -57,8 +58,9 @@ const CITUS: &str = include_str!("../sql/citus.sql");
 /// of it is. Running them again does nothing. Every migration only adds (columns, tables, indexes) or allows more, so that processes of the
 /// version before work on with what they know until they are replaced; the changelog says what they do not know.
 ///
-/// A migration notes beside itself from which one on processes work with it. One that starts on a schema with migrations that it does not know
-/// takes it when each of these serves it, so that a version can be gone back to, or restarted while others are replaced.
+/// Each migration notes the oldest one whose processes may start beside it (`serves_from`); by default that is itself. A process that starts on a
+/// schema with migrations it does not know accepts it if every one of them says so: a version can then be started again while it is replaced, and gone
+/// back to. A process that runs does not look again.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -137,9 +139,18 @@ impl Migrator {
         loop {
             let mut transaction = connection.begin().await?;
             self.guard(&mut transaction).await?;
-            // Not each time: it would wait for a backup that reads the table, and whoever starts meanwhile would wait for it.
-            if !self.has_table(&mut transaction).await? {
-                sqlx::raw_sql(filled(&self.schema, TABLE)).execute(&mut *transaction).await?;
+            match self.table(&mut transaction).await? {
+                Table::Missing => {
+                    sqlx::raw_sql(filled(&self.schema, TABLE)).execute(&mut *transaction).await?;
+                }
+                // In a transaction of its own: until it ends nobody can read the table, who starts meanwhile.
+                Table::Silent => {
+                    check(&self.applied(&mut transaction).await?)?;
+                    sqlx::raw_sql(filled(&self.schema, SERVES)).execute(&mut *transaction).await?;
+                    transaction.commit().await?;
+                    continue;
+                }
+                Table::Complete => {}
             }
             let applied = self.applied(&mut transaction).await?;
             check(&applied)?;
@@ -163,12 +174,18 @@ impl Migrator {
         }
     }
 
-    /// Whether the table of migrations is there, as it is today.
-    async fn has_table(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
-        const COLUMN: &str = "select exists (select from pg_attribute \
-             where attrelid = to_regclass('{schema}.migrations') and attname = 'serves_from' and not attisdropped)";
-        let query = sqlx::query(filled(&self.schema, COLUMN)).persistent(false);
-        Ok(query.fetch_one(connection).await?.try_get(0)?)
+    async fn table(&self, connection: &mut PgConnection) -> Result<Table, MigrateError> {
+        const COLUMNS: &str = "select attname::text from pg_attribute \
+             where attrelid = to_regclass('{schema}.migrations') and attnum > 0 and not attisdropped";
+        let query = sqlx::query(filled(&self.schema, COLUMNS)).persistent(false);
+        let rows = query.fetch_all(connection).await?;
+        let columns: Vec<String> =
+            rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        Ok(match columns.as_slice() {
+            [] => Table::Missing,
+            columns if columns.iter().any(|column| column == "serves_from") => Table::Complete,
+            _ => Table::Silent,
+        })
     }
 
     async fn is_partitioned(&self, connection: &mut PgConnection) -> Result<bool, MigrateError> {
@@ -272,18 +289,16 @@ impl Migrator {
     }
 
     async fn applied(&self, connection: &mut PgConnection) -> Result<Vec<Applied>, MigrateError> {
-        // As JSON, because a table that was made by a version before has no such column.
-        const APPLIED: &str = "select version, name, checksum, (to_jsonb(m) ->> 'serves_from')::bigint \
-             from {schema}.migrations m order by version";
-        let name = format!("{}.migrations", self.schema);
-        let found = sqlx::query("select to_regclass($1) is not null").persistent(false).bind(name);
-        if !found.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
-            return Ok(Vec::new());
-        }
-        let rows = sqlx::query(filled(&self.schema, APPLIED))
-            .persistent(false)
-            .fetch_all(connection)
-            .await?;
+        const COMPLETE: &str =
+            "select version, name, checksum, serves_from from {schema}.migrations order by version";
+        const SILENT: &str = "select version, name, checksum, null::bigint from {schema}.migrations order by version";
+        let query = match self.table(connection).await? {
+            Table::Missing => return Ok(Vec::new()),
+            Table::Silent => SILENT,
+            Table::Complete => COMPLETE,
+        };
+        let query = sqlx::query(filled(&self.schema, query)).persistent(false);
+        let rows = query.fetch_all(connection).await?;
         rows.iter()
             .map(|row| {
                 let (version, name) = (row.try_get(0)?, row.try_get(1)?);
@@ -299,6 +314,14 @@ impl Migrator {
     }
 }
 
+/// The table of migrations.
+enum Table {
+    Missing,
+    /// As versions made it that did not note whom a migration serves.
+    Silent,
+    Complete,
+}
+
 /// A migration that the database has.
 struct Applied {
     version: i64,
@@ -312,13 +335,13 @@ fn check(applied: &[Applied]) -> Result<(), MigrateError> {
     let latest = MIGRATIONS.last().map_or(0, |last| last.version);
     for (n, one) in applied.iter().enumerate() {
         let Some(known) = MIGRATIONS.get(n) else {
-            if one.serves_from.is_some_and(|from| from <= latest) {
+            if one.serves_from.is_some_and(|from| (1..=latest).contains(&from)) {
                 continue;
             }
             return Err(MigrateError::Ahead { version: one.version });
         };
         if known.version != one.version {
-            return Err(MigrateError::Ahead { version: one.version });
+            return Err(MigrateError::Gap { version: known.version });
         }
         if checksum(known.sql) != one.checksum {
             return Err(MigrateError::Changed { version: one.version });
@@ -350,12 +373,20 @@ pub enum MigrateError {
         /// How many this version needs.
         wanted: usize,
     },
-    /// The schema was migrated by a later version, and beside that migration this one does not work.
+    /// The schema was migrated by a later version, and that migration does not say that this one works beside it.
     #[error(
         "the schema has migration {version}, which this version neither knows nor works beside: update pgw"
     )]
     Ahead {
         /// The unknown migration.
+        version: i64,
+    },
+    /// A migration is missing before one that was applied.
+    #[error(
+        "the schema has no migration {version}, but later ones: somebody took it out of the table"
+    )]
+    Gap {
+        /// The missing migration.
         version: i64,
     },
     /// The text of an applied migration is not the one that was applied.
@@ -374,8 +405,22 @@ create table if not exists {schema}.migrations (
     version bigint primary key,
     name text not null,
     checksum text not null,
-    applied_at timestamptz not null default now()
+    applied_at timestamptz not null default now(),
+    serves_from bigint
 );
-alter table {schema}.migrations add column if not exists serves_from bigint;
 ";
+const SERVES: &str = "alter table {schema}.migrations add column serves_from bigint";
 const NOTE: &str = "insert into {schema}.migrations (version, name, checksum, serves_from) values ($1, $2, $3, $4)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_and_serve_no_later_one() {
+        for (number, migration) in (1..).zip(MIGRATIONS) {
+            assert_eq!(migration.version, number, "{}", migration.name);
+            assert!((1..=number).contains(&migration.serves_from), "{}", migration.name);
+        }
+    }
+}

@@ -73,7 +73,14 @@ async fn check(
     let schema: Schema = database::schema(config)?;
     let mut connection = connect(scratch).await?;
     let verified = Migrator::new(schema.clone()).verify(&mut connection).await;
-    verified.map_err(|error| Failure::new(Exit::CheckFailed, error.to_string()))?;
+    let later = verified.map_err(|error| Failure::new(Exit::CheckFailed, error.to_string()))?;
+    if !later.is_empty() {
+        // This version works beside them; what must hold in all of it only they know.
+        let later = later.join(", ");
+        let message =
+            format!("it was made by a later version (migrations {later}): let that one verify it");
+        return Err(Failure::new(Exit::CheckFailed, message));
+    }
     let looked = look(&mut connection, &schema, out).await;
     let _ = connection.close().await;
     looked.map_err(|error| {

@@ -30,20 +30,21 @@ fn migrations_are_shown_run_once_and_exported() {
     // A later version's schema: this one works beside it where that says so.
     let schema = pgw.variable("PGW_SCHEMA");
     let later = format!(
-        "insert into {schema}.migrations (version, name, checksum, serves_from) select 9000, 'later', 'x', max(version) from {schema}.migrations"
+        "insert into {schema}.migrations (version, name, checksum, serves_from) select max(version) + 1, 'later', 'x', max(version) from {schema}.migrations"
     );
     execute(&pgw, &later);
     pgw.run(&["status"]).ok();
     let looked = pgw.run(&["doctor"]).out;
-    assert!(looked.contains("beside which this one works: 9000 later"), "{looked}");
-    execute(
-        &pgw,
-        &format!("update {schema}.migrations set serves_from = 9000 where version = 9000"),
-    );
+    assert!(looked.contains("beside which this one works: 00"), "{looked}");
+    let migrated = pgw.run(&["migrate"]).ok().out;
+    assert!(migrated.trim().ends_with(" later"), "{migrated}");
+    let strict =
+        format!("update {schema}.migrations set serves_from = version where name = 'later'");
+    execute(&pgw, &strict);
     let refused = pgw.run(&["status"]);
     assert_eq!(refused.code, 1);
     assert!(
-        refused.err.contains("migration 9000") && refused.err.contains("update pgw"),
+        refused.err.contains("works beside") && refused.err.contains("update pgw"),
         "{}",
         refused.err
     );

@@ -42,7 +42,7 @@ use crate::migrations::partitions::partitioned_schema;
 pub(crate) enum Leg {
     /// A pool, commits put together.
     Pool,
-    /// A pool, each commit alone, jobs claimed by a conditional update, on the schema of a later version.
+    /// A pool, each commit alone, jobs claimed by a conditional update.
     Alone,
     /// As a distributed engine wants it.
     Distributed,
@@ -50,7 +50,7 @@ pub(crate) enum Leg {
     Partitioned,
     /// Through `PgBouncer` in transaction mode.
     Pooler,
-    /// Through one that keeps prepared statements, on the schema of a later version.
+    /// Through one that keeps prepared statements.
     PreparedPooler,
     /// Each commit and read inside a transaction of the host's.
     Enlisted,
@@ -135,10 +135,11 @@ impl Leg {
 }
 
 impl Under {
+    /// On a schema of its own, which is for three of the legs that of a later version.
     pub(crate) async fn test(leg: Leg) -> Self {
         let schema = match leg {
             Leg::Partitioned => partitioned_schema().await,
-            Leg::Alone | Leg::PreparedPooler => later_schema().await,
+            Leg::Alone | Leg::Distributed | Leg::PreparedPooler => later_schema().await,
             _ => schema().await,
         };
         if leg == Leg::PreparedPooler {

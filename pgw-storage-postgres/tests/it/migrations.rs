@@ -66,7 +66,7 @@ async fn dump(connection: &mut PgConnection, schema: &Schema) -> Vec<String> {
         union all select format('trigger %s', tgname) from pg_trigger join pg_class c on c.oid = tgrelid
             where relnamespace = '{schema}'::regnamespace
         union all select format('lease %s', name) from {schema}.leases
-        union all select format('migration %s %s %s', version, name, checksum) from {schema}.migrations
+        union all select format('migration %s %s %s %s', version, name, checksum, serves_from) from {schema}.migrations
         order by 1";
     let sql = DUMP.replace("{schema}", schema.as_str());
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await.expect("a valid query");
@@ -234,7 +234,7 @@ pub(crate) async fn later_schema() -> Schema {
     const LATER: &str = "
         do $$ declare new record; begin
             for new in with columns as (select c.oid::regclass as its, relname, attname from pg_attribute a join pg_class c on c.oid = attrelid
-                    where relnamespace = '{schema}'::regnamespace and relkind = 'r' and attnum > 0 and relname <> 'migrations')
+                    where relnamespace = '{schema}'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped and relname <> 'migrations')
                 select t.its, string_agg(format('add column %I text', n.attname), ', ') as columns
                 from (select distinct its from columns) t, (select distinct attname from columns) n
                 where not exists (select from columns c where c.its = t.its and c.attname = n.attname) group by t.its loop
@@ -269,23 +269,62 @@ async fn a_table_of_migrations_that_does_not_say_whom_they_serve_is_read_and_men
     let (mut owner, schema) = (connection().await, fixtures::schema().await);
     let migrator = Migrator::new(schema.clone());
     let expected = dump(&mut owner, &schema).await;
-    // As the version before `serves_from` made it.
-    run(&mut owner, format!("alter table {schema}.migrations drop column serves_from")).await;
+    let dropped = format!("alter table {schema}.migrations drop column serves_from");
+    // As the version before `serves_from` made it; then so that one is missing besides.
+    run(&mut owner, dropped.clone()).await;
     assert_eq!(migrator.verify(&mut owner).await.expect("all is there"), [""; 0]);
-    run(
-        &mut owner,
-        format!("delete from {schema}.migrations where version = (select max(version) from {schema}.migrations)"),
-    )
-    .await;
+    assert_eq!(migrator.pending(&mut owner).await.expect("all is there"), [""; 0]);
+    assert_eq!(migrator.run(&mut owner).await.expect("all is there"), [""; 0]);
+    let last = format!("(select max(version) from {schema}.migrations)");
+    run(&mut owner, format!("{dropped}; delete from {schema}.migrations where version = {last}"))
+        .await;
     assert_eq!(migrator.run(&mut owner).await.expect("one is missing").len(), 1);
+    let noted = format!("select serves_from from {schema}.migrations order by version");
+    let noted = sqlx::query(AssertSqlSafe(noted)).fetch_all(&mut owner).await.expect("it is there");
+    let noted: Vec<Option<i64>> = noted.iter().map(|row| row.get(0)).collect();
+    let (last, before) = noted.split_last().expect("there are some");
+    assert!(last.is_some() && before.iter().all(Option::is_none), "{noted:?}");
+
+    // With nothing to do it waits for nobody who reads the table, as a backup does.
+    let mut reader = connection().await;
+    run(&mut reader, format!("begin; lock table {schema}.migrations in access share mode")).await;
+    run(&mut owner, "set lock_timeout = '5s'".to_owned()).await;
+    assert_eq!(migrator.run(&mut owner).await.expect("it waits for no lock"), [""; 0]);
+    run(&mut reader, "rollback".to_owned()).await;
+
+    run(&mut owner, format!("update {schema}.migrations set serves_from = version")).await;
     // A column that was dropped keeps its number.
     let shape = |lines: Vec<String>| -> Vec<String> {
         let lines = lines.into_iter();
         lines.filter(|line| !line.starts_with("column migrations")).collect()
     };
-    let found = dump(&mut owner, &schema).await;
-    assert!(found.iter().any(|line| line.contains("serves_from bigint")), "{found:?}");
-    assert_eq!(shape(found), shape(expected));
+    assert_eq!(shape(dump(&mut owner, &schema).await), shape(expected));
+}
+
+#[tokio::test]
+async fn of_many_later_migrations_each_must_serve_and_none_may_be_missing_before_them() {
+    let (mut owner, schema) = (connection().await, later_schema().await);
+    let migrator = Migrator::new(schema.clone());
+    let strict = "insert into {schema}.migrations (version, name, checksum, serves_from) \
+         select max(version) + 1, 'strict', 'x', max(version) + 1 from {schema}.migrations";
+    run(&mut owner, strict.replace("{schema}", schema.as_str())).await;
+    let refused = migrator.verify(&mut owner).await.expect_err("the second serves later ones");
+    let MigrateError::Ahead { version } = refused else { panic!("{refused:?}") };
+    let of = |name: &str| format!("delete from {schema}.migrations where name = '{name}'");
+    run(&mut owner, of("strict")).await;
+    assert_eq!(migrator.verify(&mut owner).await.expect("the other serves this one").len(), 1);
+    // Of those that are known the last is taken out.
+    run(&mut owner, format!("delete from {schema}.migrations where version = {}", version - 2))
+        .await;
+    let expected = version - 2;
+    for refused in [
+        migrator.verify(&mut owner).await.map(drop),
+        migrator.pending(&mut owner).await.map(drop),
+        migrator.run(&mut owner).await.map(drop),
+    ] {
+        let gap = refused.expect_err("one is missing");
+        assert!(matches!(gap, MigrateError::Gap { version } if version == expected), "{gap:?}");
+    }
 }
 
 #[tokio::test]
