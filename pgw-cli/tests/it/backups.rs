@@ -82,11 +82,7 @@ fn what_is_restored_but_does_not_hold_is_found() {
 fn what_a_later_version_made_is_not_proved_by_this_one() {
     let pgw = Pgw::on_postgres();
     let scratch = Scratch::new("later");
-    let schema = pgw.variable("PGW_SCHEMA").to_owned();
-    let later = format!(
-        "insert into {schema}.migrations (version, name, checksum, serves_from) select max(version) + 1, 'later', 'x', max(version) from {schema}.migrations"
-    );
-    crate::operating::execute(&pgw, &later);
+    crate::operating::migrate_later(&pgw);
     let made = pgw.run(&["backup", "--to", scratch.path(), "--json"]).ok().json();
     let verified = pgw.run(&["verify-backup", made[0]["path"].as_str().unwrap()]);
     assert_eq!(verified.code, 5, "{}", verified.err);

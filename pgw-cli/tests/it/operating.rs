@@ -16,6 +16,15 @@ pub(crate) fn execute(pgw: &Pgw, sql: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
+/// Leaves the schema as a later version's migration does that lets this version work beside it.
+pub(crate) fn migrate_later(pgw: &Pgw) {
+    let table = format!("{}.migrations", pgw.variable("PGW_SCHEMA"));
+    let later = format!(
+        "insert into {table} (version, name, checksum, serves_from) select max(version) + 1, 'later', 'x', max(version) from {table}"
+    );
+    execute(pgw, &later);
+}
+
 #[test]
 fn migrations_are_shown_run_once_and_exported() {
     let pgw = Pgw::on_empty_postgres();
@@ -28,16 +37,13 @@ fn migrations_are_shown_run_once_and_exported() {
     assert_eq!(applied[0]["applied"], pending[0]["pending"]);
     assert_eq!(pgw.run(&["migrate"]).ok().out.trim(), "the schema is up to date");
     // A later version's schema: this one works beside it where that says so.
-    let schema = pgw.variable("PGW_SCHEMA");
-    let later = format!(
-        "insert into {schema}.migrations (version, name, checksum, serves_from) select max(version) + 1, 'later', 'x', max(version) from {schema}.migrations"
-    );
-    execute(&pgw, &later);
+    migrate_later(&pgw);
     pgw.run(&["status"]).ok();
     let looked = pgw.run(&["doctor"]).out;
     assert!(looked.contains("beside which this one works: 00"), "{looked}");
     let migrated = pgw.run(&["migrate"]).ok().out;
     assert!(migrated.trim().ends_with(" later"), "{migrated}");
+    let schema = pgw.variable("PGW_SCHEMA");
     let strict =
         format!("update {schema}.migrations set serves_from = version where name = 'later'");
     execute(&pgw, &strict);
